@@ -1,0 +1,1 @@
+//! The pebble program: look into, fill, drain and measure a PebbleTree database.

@@ -1,0 +1,1 @@
+//! The read algebra of PebbleTree: one cursor contract, merge, concatenation and visibility.

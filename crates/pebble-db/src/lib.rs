@@ -1,0 +1,1 @@
+//! PebbleTree: a fast, crash-safe, embedded key-value store.

@@ -1,0 +1,1 @@
+//! The orchestration of PebbleTree: commit, read state, flush, install, recover, collect.

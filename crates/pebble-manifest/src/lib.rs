@@ -1,0 +1,1 @@
+//! Versions of the tree and the log of their edits.

@@ -1,0 +1,1 @@
+//! The SSTable of PebbleTree: writer and reader, usable on a file, a map or a byte slice.

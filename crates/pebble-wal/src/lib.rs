@@ -1,0 +1,1 @@
+//! The write-ahead log of PebbleTree: mapped segments, group commit and replay.
