@@ -1,1 +1,79 @@
-//! The read algebra of PebbleTree: one cursor contract, merge, concatenation and visibility.
+//! The read algebra: one cursor contract, and the few ways in which cursors combine.
+//!
+//! ```text
+//!   memtable cursor   table cursor   table cursor …        implement Cursor
+//!          │               └── Concat ──┘                  a run: tables side by side
+//!          └─────── Merge ───────┘                         all runs: a loser tree on key heads
+//!                     │
+//!                  Visible                                 what a reader at one seqno sees
+//! ```
+//!
+//! # The contract of a cursor
+//!
+//! - **C1 order.** A cursor walks records in the order of [`InternalKey`], each once.
+//! - **C2 position.** It stands on a record or on none; [`Cursor::record`] is `None` when it is new, exhausted or failed.
+//! - **C3 seeks** are absolute: they do not depend on where the cursor stood, and revive an exhausted cursor.
+//! - **C4 steps** from no position stay there, without error.
+//! - **C5 errors stick.** After an `Err` every call gives that same error, and `record` gives `None`: a cursor that
+//!   failed never goes on behind a gap.
+//! - **C6 lending.** A record lives until the cursor moves; nothing is copied.
+//!
+//! Threading: a cursor belongs to one thread at a time. No I/O and no unsafe code stand in this crate.
+
+#![forbid(unsafe_code)]
+
+use pebble_format::{InternalKey, RecordRef, Result};
+
+/// A position in an ordered sequence of records. See the [crate] for the contract, C1 to C6.
+pub trait Cursor {
+    /// Moves to the first record.
+    fn first(&mut self) -> Result<()>;
+
+    /// Moves to the last record.
+    fn last(&mut self) -> Result<()>;
+
+    /// Moves to the first record at or after `target`.
+    fn seek(&mut self, target: InternalKey<'_>) -> Result<()>;
+
+    /// Moves to the last record before `target`.
+    fn seek_before(&mut self, target: InternalKey<'_>) -> Result<()>;
+
+    /// Moves to the next record.
+    fn next(&mut self) -> Result<()>;
+
+    /// Moves to the previous record.
+    fn prev(&mut self) -> Result<()>;
+
+    /// The record under the cursor.
+    fn record(&self) -> Option<RecordRef<'_>>;
+}
+
+impl<C: Cursor + ?Sized> Cursor for Box<C> {
+    fn first(&mut self) -> Result<()> {
+        (**self).first()
+    }
+
+    fn last(&mut self) -> Result<()> {
+        (**self).last()
+    }
+
+    fn seek(&mut self, target: InternalKey<'_>) -> Result<()> {
+        (**self).seek(target)
+    }
+
+    fn seek_before(&mut self, target: InternalKey<'_>) -> Result<()> {
+        (**self).seek_before(target)
+    }
+
+    fn next(&mut self) -> Result<()> {
+        (**self).next()
+    }
+
+    fn prev(&mut self) -> Result<()> {
+        (**self).prev()
+    }
+
+    fn record(&self) -> Option<RecordRef<'_>> {
+        (**self).record()
+    }
+}

@@ -1,0 +1,230 @@
+//! Keys: who wrote what, when, and the order of it all.
+//!
+//! ```text
+//!   internal key = (keyspace, user key, trailer)          trailer = seqno << 8 | kind
+//!   order        = keyspace ascending, user key ascending bytewise, trailer DESCENDING
+//! ```
+//!
+//! So the newest version of a key comes first, and a search for `(key, Trailer::newest(s))` lands on the newest
+//! version that a reader at seqno `s` may see. There is no custom comparator.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+/// Which ordered key space a record belongs to. `0` is the default keyspace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyspaceId(pub u16);
+
+impl KeyspaceId {
+    /// The keyspace that always exists.
+    pub const DEFAULT: Self = Self(0);
+}
+
+/// A sequence number: the position of one record in the order of all commits. 56 bits; the first commit has 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seqno(pub u64);
+
+impl Seqno {
+    /// Before every commit.
+    pub const ZERO: Self = Self(0);
+    /// The largest sequence number: 2^56 - 1.
+    pub const MAX: Self = Self((1 << 56) - 1);
+
+    /// The number `n` steps later; `None` past [`Seqno::MAX`].
+    pub fn checked_add(self, n: u64) -> Option<Self> {
+        self.0.checked_add(n).map(Self).filter(|sum| *sum <= Self::MAX)
+    }
+}
+
+impl fmt::Display for Seqno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// What a record says about its key. The numbers are on disk: never change or reuse one.
+///
+/// `0` is never a kind, so zeroed bytes are no record. `3` (range delete), `4` (merge) and `5` (value reference) are
+/// reserved: a build that does not know them refuses them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// The key has this value.
+    Put = 1,
+    /// The key is deleted: a tombstone.
+    Delete = 2,
+}
+
+impl Kind {
+    /// The kind with this number; `None` for a number this build does not know.
+    pub const fn from_u8(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Put),
+            2 => Some(Self::Delete),
+            _ => None,
+        }
+    }
+}
+
+/// Sequence number and kind in one word, ordered as versions are: a larger trailer is a newer record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Trailer(pub u64);
+
+impl Trailer {
+    /// The trailer of a record.
+    pub const fn new(seqno: Seqno, kind: Kind) -> Self {
+        Self(seqno.0 << 8 | kind as u64)
+    }
+
+    /// The search trailer that comes before every version with `seqno` or less, and after every newer one.
+    pub const fn newest(seqno: Seqno) -> Self {
+        Self(seqno.0 << 8 | 0xff)
+    }
+
+    /// The search trailer that comes after every version of a key.
+    pub const OLDEST: Self = Self(0);
+
+    /// The sequence number.
+    pub const fn seqno(self) -> Seqno {
+        Seqno(self.0 >> 8)
+    }
+
+    /// The kind's number as it stands on disk.
+    pub const fn kind_byte(self) -> u8 {
+        self.0.to_le_bytes()[0]
+    }
+
+    /// The kind; `None` for a search trailer or a number this build does not know.
+    pub const fn kind(self) -> Option<Kind> {
+        Kind::from_u8(self.kind_byte())
+    }
+}
+
+/// A key with everything that orders it. Never passed about as bare bytes, so nobody compares it bytewise.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct InternalKey<'a> {
+    /// The keyspace.
+    pub keyspace: KeyspaceId,
+    /// The user's key.
+    pub user_key: &'a [u8],
+    /// Sequence number and kind.
+    pub trailer: Trailer,
+}
+
+impl<'a> InternalKey<'a> {
+    /// The position from which a reader at `seqno` finds the newest version of this key that it may see.
+    pub fn lookup(keyspace: KeyspaceId, user_key: &'a [u8], seqno: Seqno) -> Self {
+        Self { keyspace, user_key, trailer: Trailer::newest(seqno) }
+    }
+
+    /// Whether both are versions of one key.
+    pub fn same_key(&self, other: &InternalKey<'_>) -> bool {
+        self.keyspace == other.keyspace && self.user_key == other.user_key
+    }
+
+    /// Order by keyspace and user key alone.
+    pub fn cmp_user(&self, other: &InternalKey<'_>) -> Ordering {
+        self.keyspace.cmp(&other.keyspace).then_with(|| self.user_key.cmp(other.user_key))
+    }
+}
+
+impl Ord for InternalKey<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.cmp_user(other).then_with(|| other.trailer.cmp(&self.trailer))
+    }
+}
+
+impl PartialOrd for InternalKey<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Prints lengths, not bytes: a key must not stand in a log or an error.
+impl fmt::Debug for InternalKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}:[{} B]#{},{}",
+            self.keyspace.0,
+            self.user_key.len(),
+            self.trailer.0 >> 8,
+            self.trailer.kind_byte()
+        )
+    }
+}
+
+/// A prefix that many keys share, so that eight bytes behind it decide nearly every comparison.
+///
+/// [`HeadPrefix::head`] is monotone over all keys, also over those without the prefix: a smaller head proves a
+/// smaller key, equal heads prove nothing and the caller compares in full. A badly chosen prefix costs time, never
+/// correctness.
+///
+/// A prefix that spans several keyspaces is empty, and then the head begins with the keyspace.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct HeadPrefix {
+    keyspace: Option<KeyspaceId>,
+    bytes: Box<[u8]>,
+}
+
+impl HeadPrefix {
+    /// The empty prefix: keyspace and six key bytes make the head.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// A prefix of keys within one keyspace.
+    pub fn new(keyspace: KeyspaceId, bytes: &[u8]) -> Self {
+        Self { keyspace: Some(keyspace), bytes: bytes.into() }
+    }
+
+    /// The longest prefix that every key from `first` to `last` shares.
+    pub fn between(first: InternalKey<'_>, last: InternalKey<'_>) -> Self {
+        if first.keyspace != last.keyspace {
+            return Self::none();
+        }
+        let shared = first.user_key.iter().zip(last.user_key).take_while(|(a, b)| a == b).count();
+        Self::new(first.keyspace, first.user_key.get(..shared).unwrap_or_default())
+    }
+
+    /// The keyspace that all keys of the prefix share, if they share one.
+    pub fn keyspace(&self) -> Option<KeyspaceId> {
+        self.keyspace
+    }
+
+    /// The shared bytes of the user keys.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Eight bytes that order keys as their full comparison does, where they differ. Cost: a few cycles.
+    #[inline]
+    pub fn head(&self, keyspace: KeyspaceId, user_key: &[u8]) -> u64 {
+        let Some(own) = self.keyspace else {
+            return u64::from(keyspace.0) << 48 | leading_u64(user_key) >> 16;
+        };
+        if keyspace != own {
+            return if keyspace < own { 0 } else { u64::MAX };
+        }
+        match user_key.strip_prefix(&*self.bytes) {
+            Some(rest) => leading_u64(rest),
+            None if *user_key < *self.bytes => 0,
+            None => u64::MAX,
+        }
+    }
+}
+
+/// The first eight bytes as a big-endian number, zeros behind a shorter slice.
+#[inline]
+pub fn leading_u64(bytes: &[u8]) -> u64 {
+    match bytes.first_chunk::<8>() {
+        Some(chunk) => u64::from_be_bytes(*chunk),
+        None => {
+            let mut padded = [0; 8];
+            for (to, from) in padded.iter_mut().zip(bytes) {
+                *to = *from;
+            }
+            u64::from_be_bytes(padded)
+        }
+    }
+}

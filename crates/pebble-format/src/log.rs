@@ -1,0 +1,149 @@
+//! Headers of the write-ahead log. The whole format, and when a frame counts, is told in `docs/format/log.md`.
+//!
+//! ```text
+//!   segment = SegmentHeader (64 B), frame*, stale or zero bytes to the end of the file
+//!   frame   = FrameHeader (24 B), payload (a multiple of 4 bytes)
+//!   seal    = a frame without payload and count: the log was closed cleanly here
+//! ```
+
+use zerocopy::byteorder::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::checksum::crc32c;
+
+/// First bytes of a segment.
+pub const SEGMENT_MAGIC: [u8; 8] = *b"pebl\x00log";
+
+/// The format version of the log that this build writes, and the newest that it reads.
+pub const LOG_VERSION: u32 = 1;
+
+/// A position in the log over all segments: segment number in the upper half, byte offset in the lower.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogPosition(pub u64);
+
+impl LogPosition {
+    /// Before every frame.
+    pub const ZERO: Self = Self(0);
+
+    /// The position `offset` bytes into `segment`.
+    pub const fn new(segment: u32, offset: u32) -> Self {
+        Self((segment as u64) << 32 | offset as u64)
+    }
+
+    /// The segment's number.
+    pub const fn segment(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// The byte offset in the segment.
+    pub const fn offset(self) -> u32 {
+        (self.0 & 0xffff_ffff) as u32
+    }
+}
+
+impl std::fmt::Display for LogPosition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.segment(), self.offset())
+    }
+}
+
+/// The start of a segment.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct SegmentHeader {
+    /// [`SEGMENT_MAGIC`].
+    pub magic: [u8; 8],
+    /// [`LOG_VERSION`].
+    pub version: U32,
+    /// Differs between all lives of one file, so stale frames of a recycled segment never validate.
+    pub epoch: U32,
+    /// Which database the segment belongs to.
+    pub uuid: [u8; 16],
+    /// Where the log ended when this segment was begun: the end of its predecessor's last frame.
+    pub previous_end: U64,
+    /// The segment's number: the number in its file name.
+    pub number: U32,
+    /// Zero.
+    pub reserved: [u8; 16],
+    /// CRC-32C of the 60 bytes before.
+    pub crc: U32,
+}
+
+/// Bytes of [`SegmentHeader`]; the first frame starts here.
+pub const SEGMENT_HEADER_LEN: usize = size_of::<SegmentHeader>();
+
+impl SegmentHeader {
+    /// The checksum that the header should carry.
+    pub fn checksum(&self) -> u32 {
+        let bytes = self.as_bytes();
+        crc32c(0, bytes.get(..SEGMENT_HEADER_LEN - 4).unwrap_or_default())
+    }
+}
+
+/// The start of a frame.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct FrameHeader {
+    /// CRC-32C of the rest of the frame, begun with its epoch and offset: see [`FrameHeader::checksum`].
+    pub crc: U32,
+    /// Bytes of the payload.
+    pub len: U32,
+    /// Records in the payload; 0 marks a seal.
+    pub count: U32,
+    /// The segment's epoch.
+    pub epoch: U32,
+    /// How far the log, over all segments, was known durable when the frame was written.
+    pub promise: U64,
+}
+
+/// Bytes of [`FrameHeader`].
+pub const FRAME_HEADER_LEN: usize = size_of::<FrameHeader>();
+
+impl FrameHeader {
+    /// The checksum of a frame that starts `offset` bytes into its segment. Epoch and offset are mixed in, so a frame of an
+    /// earlier life or at another place does not validate.
+    #[inline]
+    pub fn checksum(&self, offset: u32, payload: &[u8]) -> u32 {
+        let mut place = [0; 8];
+        place[..4].copy_from_slice(&self.epoch.to_bytes());
+        place[4..].copy_from_slice(&offset.to_le_bytes());
+        let seed = crc32c(0, &place);
+        let seed = crc32c(seed, self.as_bytes().get(4..).unwrap_or_default());
+        crc32c(seed, payload)
+    }
+}
+
+/// The epoch of a segment: different for every number and database, never zero.
+pub fn segment_epoch(uuid: &[u8; 16], number: u32) -> u32 {
+    let hash = xxhash_rust::xxh3::xxh3_64_with_seed(uuid, u64::from(number));
+    // Folding is wanted here: any 32 bits of the hash do.
+    ((hash ^ hash >> 32) as u32).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_at_another_place_or_of_another_life_has_another_checksum() {
+        let header = |epoch: u32| FrameHeader {
+            crc: 0.into(),
+            len: 4.into(),
+            count: 1.into(),
+            epoch: epoch.into(),
+            promise: 9.into(),
+        };
+        let base = header(1).checksum(64, b"data");
+        assert_ne!(base, header(1).checksum(68, b"data"));
+        assert_ne!(base, header(2).checksum(64, b"data"));
+        assert_ne!(base, header(1).checksum(64, b"date"));
+        assert_eq!(base, header(1).checksum(64, b"data"));
+    }
+
+    #[test]
+    fn positions_order_by_segment_then_offset() {
+        assert!(LogPosition::new(1, u32::MAX) < LogPosition::new(2, 0));
+        let position = LogPosition::new(7, 9);
+        assert_eq!((position.segment(), position.offset()), (7, 9));
+    }
+}

@@ -1,0 +1,1 @@
+//! Headers of the manifest. See `docs/format/manifest.md`.

@@ -1,0 +1,1 @@
+//! Headers of the table. See `docs/format/table.md`.
