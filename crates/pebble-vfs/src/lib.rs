@@ -1,1 +1,34 @@
 //! The operating system boundary of PebbleTree: files, maps, locks and time, real and simulated.
+//!
+//! Everything above this crate is written against the traits [`Fs`], [`File`], [`Lock`] and [`Clock`]
+//! and never against the operating system, so that the same engine runs on a real disk, on a disk
+//! that loses power at any moment, and on one whose n-th call fails:
+//!
+//! ```text
+//!      engine, log, tables, manifest
+//!                  │  Arc<dyn Fs>, Arc<dyn File>, Map, MapMut
+//!      ┌───────────┴────────────┐
+//!      │ TraceFs   transcript   │   wrappers, stacked at will
+//!      │ FaultFs   n-th fails   │
+//!      └───────────┬────────────┘
+//!           OsFs ──┴── SimFs
+//!          Linux       memory: live image, durable image, crash(seed)
+//! ```
+//!
+//! Threading: every type here is `Send + Sync`, and every call may be made from any thread at any
+//! time. What a call promises to a concurrent one is what the operating system promises: nothing
+//! about overlapping reads and writes of the same bytes.
+//!
+//! Errors are [`std::io::Error`] whose payload is an [`OpError`]: what was tried, on which path, and why
+//! it failed. [`is_no_space`] and [`os_code`] look through that wrapping.
+
+mod error;
+mod fs;
+mod map;
+mod os;
+mod retry;
+
+pub use error::{OpError, is_no_space, op_error, os_code};
+pub use fs::{Entry, File, Fs, Lock, LockKind, Open};
+pub use map::{Advice, Map, MapMut};
+pub use os::OsFs;

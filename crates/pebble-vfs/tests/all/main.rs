@@ -1,0 +1,4 @@
+//! The crate's integration tests, one binary.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod real;
