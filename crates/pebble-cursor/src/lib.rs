@@ -22,7 +22,7 @@
 
 #![forbid(unsafe_code)]
 
-use pebble_format::{InternalKey, RecordRef, Result};
+use pebble_format::{InternalKey, PinnedRecord, RecordRef, Result};
 
 /// A position in an ordered sequence of records. See the [crate] for the contract, C1 to C6.
 pub trait Cursor {
@@ -46,6 +46,9 @@ pub trait Cursor {
 
     /// The record under the cursor.
     fn record(&self) -> Option<RecordRef<'_>>;
+
+    /// The record under the cursor, pinned where it lies: it outlives the cursor. Cost: a reference count.
+    fn pinned(&self) -> Option<PinnedRecord>;
 }
 
 impl<C: Cursor + ?Sized> Cursor for Box<C> {
@@ -75,5 +78,9 @@ impl<C: Cursor + ?Sized> Cursor for Box<C> {
 
     fn record(&self) -> Option<RecordRef<'_>> {
         (**self).record()
+    }
+
+    fn pinned(&self) -> Option<PinnedRecord> {
+        (**self).pinned()
     }
 }

@@ -36,5 +36,5 @@ pub use error::{Corruption, Error, Result};
 pub use file_name::FileName;
 pub use key::{HeadPrefix, InternalKey, KeyspaceId, Kind, Seqno, Trailer};
 pub use pinned::Pinned;
-pub use record::RecordRef;
+pub use record::{PinnedRecord, RecordRef};
 pub use region::{AppendRegion, Appender};

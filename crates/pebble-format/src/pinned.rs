@@ -50,7 +50,13 @@ impl Pinned {
     ///
     /// When the range does not lie in the slice, as slicing does.
     pub fn slice(&self, range: Range<usize>) -> Self {
-        Self { bytes: NonNull::from(&self[range]), _owner: Arc::clone(&self._owner) }
+        self.clone().into_slice(range)
+    }
+
+    /// As [`Pinned::slice`], giving up the whole: no count is touched.
+    #[inline]
+    pub fn into_slice(self, range: Range<usize>) -> Self {
+        Self { bytes: NonNull::from(&self[range]), _owner: self._owner }
     }
 }
 

@@ -11,12 +11,15 @@
 //! A record is encoded once, in the log, and from then on moved verbatim: so a flush and a compaction are gathers, and
 //! a read is a slice. Everything here is safe to call on hostile bytes.
 
+use std::sync::Arc;
+
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::error::{Corruption, Error, Result};
 use crate::key::{InternalKey, KeyspaceId, Kind, Seqno, Trailer};
 use crate::limits::{KEY_LEN_MAX, VALUE_LEN_MAX, align_up};
+use crate::pinned::Pinned;
 
 /// The fixed part of a record.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -208,6 +211,54 @@ impl std::fmt::Debug for RecordRef<'_> {
     }
 }
 
+/// A whole record together with what keeps its bytes in place: how a read leaves the engine without a copy.
+#[derive(Clone, Debug)]
+pub struct PinnedRecord {
+    raw: Pinned,
+    key_end: usize,
+    value_end: usize,
+}
+
+impl PinnedRecord {
+    /// The record at the front of `bytes`. Errors as [`RecordRef::parse`].
+    pub fn parse(bytes: Pinned) -> Result<Self, Corruption> {
+        let RecordRef { key_end, value_end, .. } = RecordRef::parse(&bytes)?;
+        Ok(Self { raw: bytes, key_end, value_end })
+    }
+
+    /// Pins a record that `project` finds in `owner`, which was parsed there.
+    #[inline]
+    pub fn new<T: Send + Sync + 'static>(
+        owner: Arc<T>,
+        project: impl for<'a> FnOnce(&'a T) -> RecordRef<'a>,
+    ) -> Self {
+        let (mut key_end, mut value_end) = (0, 0);
+        let raw = Pinned::new(owner, |owner| {
+            let record = project(owner);
+            (key_end, value_end) = (record.key_end, record.value_end);
+            record.raw
+        });
+        Self { raw, key_end, value_end }
+    }
+
+    /// The record.
+    #[inline]
+    pub fn record(&self) -> RecordRef<'_> {
+        RecordRef { raw: &self.raw, key_end: self.key_end, value_end: self.value_end }
+    }
+
+    /// The user key, pinned.
+    pub fn key(&self) -> Pinned {
+        self.raw.slice(RECORD_HEADER_LEN..self.key_end)
+    }
+
+    /// The value, pinned.
+    #[inline]
+    pub fn into_value(self) -> Pinned {
+        self.raw.into_slice(self.key_end..self.value_end)
+    }
+}
+
 /// The records that stand one after another in `bytes`. Ends after the first damaged one.
 pub fn records(bytes: &[u8]) -> Records<'_> {
     Records { bytes, offset: 0 }
@@ -291,6 +342,17 @@ mod tests {
         assert!(encode(&mut to, KeyspaceId(0), &vec![1; 65_536], trailer, b"").is_err());
         assert!(encode(&mut to[..19], KeyspaceId(0), b"key", trailer, b"v").is_err());
         assert!(to.iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn a_pinned_record_gives_its_parts_without_a_copy() {
+        let bytes = one(b"key", b"value");
+        let owner = Arc::new(bytes);
+        let record = PinnedRecord::new(Arc::clone(&owner), |bytes| RecordRef::parse(bytes).unwrap());
+        assert_eq!((record.record().key(), &*record.key()), (&b"key"[..], &b"key"[..]));
+        let value = record.into_value();
+        assert_eq!(&*value, b"value");
+        assert!(owner.as_ptr_range().contains(&value.as_ptr()));
     }
 
     #[test]

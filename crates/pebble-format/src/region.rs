@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Threading: [`Appender`] is the only writer, by being neither `Clone` nor constructible twice for one region. It writes
-//! behind `filled` and moves `filled` with `Release`; a reader loads it with `Acquire`, so what it can reach is whole and
+//! behind `filled` and moves `filled` with `Release` (back to zero only while no reader exists); a reader loads it with `Acquire`, so what it can reach is whole and
 //! never changes again. That makes both sides safe to call; the proof stands at each block.
 
 use std::any::Any;
@@ -80,7 +80,8 @@ impl AppendRegion {
         let len = self.filled().checked_sub(offset)?;
         // SAFETY: `offset + len == filled <= capacity`, so the range lies in the region's memory (contract of
         // `from_raw`), which lives as long as `self`. Bytes below `filled` were written before the Release store that our
-        // Acquire load saw, and are never written again: the appender writes behind `filled`, which never falls.
+        // Acquire load saw, and are not written again while `self` is shared: the appender writes behind `filled`, which falls only
+        // in `recycle`, when it is the sole owner.
         Some(unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset), len) })
     }
 
@@ -160,6 +161,15 @@ impl Appender {
         unsafe { std::slice::from_raw_parts_mut(self.region.base.as_ptr().add(self.filled), len) }
     }
 
+    /// Empties the region for another use, if no reader holds it any more; says whether it did. The bytes stay, stale.
+    pub fn recycle(&mut self) -> bool {
+        // A sole owner (no other strong or weak count) means that no slice of the region is alive anywhere.
+        let Some(region) = Arc::get_mut(&mut self.region) else { return false };
+        *region.filled.get_mut() = 0;
+        self.filled = 0;
+        true
+    }
+
     /// Freezes the first `len` spare bytes and lets readers see them.
     ///
     /// # Panics
@@ -209,6 +219,19 @@ mod tests {
             appender.fill(8);
         }
         reader.join().unwrap();
+    }
+
+    #[test]
+    fn a_region_is_recycled_only_when_nobody_reads_it() {
+        let mut appender = AppendRegion::heap(4);
+        appender.spare().copy_from_slice(b"once");
+        appender.fill(4);
+        let reader = Arc::clone(appender.region());
+        assert!(!appender.recycle());
+        assert_eq!(reader.bytes(), b"once");
+        drop(reader);
+        assert!(appender.recycle());
+        assert_eq!((appender.filled(), appender.spare().len()), (0, 4));
     }
 
     #[test]
