@@ -1,2 +1,55 @@
-//! The developer's verbs.
-fn main() {}
+//! The developer's verbs: `cargo xtask <verb>`.
+//!
+//! One file per verb; `source` reads Rust just well enough for the checks, `process` runs commands. A verb returns
+//! `Ok` when the tree is as it should be and `Err(what failed)` otherwise; only `main` prints the verdict and sets
+//! the exit code. Everything runs on one thread.
+//!
+//! ```text
+//!   ci ──► fmt ─► layers ─► tidy ─► clippy ─► doc ─► loom models ─► examples ─► fuzz targets
+//!                   │         │
+//!                   └─ source ┘   (code without comments, literals and tests)
+//! ```
+#![forbid(unsafe_code)]
+
+mod ci;
+mod layers;
+mod process;
+mod source;
+mod tidy;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask <verb>
+
+  ci      every check but the test suite, in order; stops at the first failure
+  layers  the arrows between the crates, and what each layer must not name
+  tidy    file length, unfinished marks, unsafe against docs/unsafe.md, titles, layout
+
+exit code: 0 all well, 1 a check failed, 2 wrong usage";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let root = process::repository_root();
+    let outcome = match words.as_slice() {
+        ["ci"] => ci::run(&root),
+        ["layers"] => layers::run(&root),
+        ["tidy"] => tidy::run(&root),
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(what) => {
+            eprintln!("xtask: {what}");
+            ExitCode::FAILURE
+        }
+    }
+}

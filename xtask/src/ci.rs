@@ -1,0 +1,134 @@
+//! `cargo xtask ci`: every check but the test suite, in order, on one thread.
+//!
+//! The order is cheapest first, so that a slip of the pen is told in seconds. The suite itself, `cargo test
+//! --workspace --locked`, is left to `.ci/run`, which runs it last.
+
+use std::path::Path;
+use std::time::Instant;
+
+use crate::process::{self, Command, TextFile};
+use crate::{layers, tidy};
+
+/// Crates whose `tests/loom.rs` are models, run in a build of their own under `--cfg loom`.
+const LOOM_CRATES: &[&str] = &["pebble-engine", "pebble-memtable", "pebble-sstable", "pebble-wal"];
+
+/// One step: what it is called, and what it does.
+struct Step {
+    name: String,
+    work: Work,
+}
+
+enum Work {
+    Check(fn(&Path) -> Result<(), String>),
+    Run(Command),
+    /// Left out, with the reason.
+    Skip(String),
+}
+
+/// Runs the steps and stops at the first that fails.
+pub fn run(root: &Path) -> Result<(), String> {
+    let steps = steps(&process::text_files(root)?, Toolchain::of_this_machine(root))?;
+    let begin = Instant::now();
+    for step in &steps {
+        eprintln!("== {}", step.name);
+        let begin = Instant::now();
+        let outcome = match &step.work {
+            Work::Check(check) => {
+                check(root).map_err(|what| format!("{what}; to repeat it:\n  cargo xtask {}", step.name))
+            }
+            Work::Run(command) => command.run(root),
+            Work::Skip(reason) => {
+                eprintln!("   SKIPPED: {reason}");
+                continue;
+            }
+        };
+        outcome.map_err(|what| format!("{} failed: {what}", step.name))?;
+        eprintln!("   {:.1} s", begin.elapsed().as_secs_f64());
+    }
+    eprintln!("== ci passed, {} steps, {:.1} s", steps.len(), begin.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// What the fuzz targets need beyond the default toolchain.
+#[derive(Clone, Copy)]
+struct Toolchain {
+    nightly: bool,
+    cxx: bool,
+}
+
+impl Toolchain {
+    fn of_this_machine(root: &Path) -> Self {
+        let answers = |words: [&str; 3]| {
+            let words = words.iter().filter(|word| !word.is_empty()).map(|word| (*word).to_owned()).collect();
+            Command { env: Vec::new(), words }.output(root).is_ok()
+        };
+        Self { nightly: answers(["cargo", "+nightly", "--version"]), cxx: answers(["c++", "--version", ""]) }
+    }
+}
+
+fn steps(files: &[TextFile], toolchain: Toolchain) -> Result<Vec<Step>, String> {
+    let step = |name: &str, work| Step { name: name.to_owned(), work };
+    let cargo = |arguments: &[&str]| Work::Run(Command::cargo(arguments));
+    let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"];
+    let doc = Command::cargo(&["doc", "--workspace", "--no-deps", "--locked", "--quiet"]);
+    let mut steps = vec![
+        step("fmt", cargo(&["fmt", "--all", "--check"])),
+        step("layers", Work::Check(layers::run)),
+        step("tidy", Work::Check(tidy::run)),
+        step("clippy", cargo(&clippy)),
+        step("doc", Work::Run(doc.with_env("RUSTDOCFLAGS", "-D warnings"))),
+    ];
+    for name in loom_models(files)? {
+        let model = Command::cargo(&["test", "-p", name, "--release", "--locked", "--test", "loom"])
+            .with_env("RUSTFLAGS", "--cfg loom")
+            .with_env("CARGO_TARGET_DIR", "target/loom");
+        steps.push(step(&format!("loom {name}"), Work::Run(model)));
+    }
+    for (name, example) in examples(files) {
+        let arguments = ["run", "--quiet", "--locked", "-p", name, "--example", example];
+        steps.push(step(&format!("example {name} {example}"), cargo(&arguments)));
+    }
+    steps.push(step("fuzz targets", fuzz(files, toolchain)));
+    Ok(steps)
+}
+
+/// The crates of the table that have models. A model outside the table would never run, so it is an error.
+fn loom_models(files: &[TextFile]) -> Result<Vec<&str>, String> {
+    let mut names = Vec::new();
+    for file in files {
+        let name = file.path.strip_prefix("crates/").and_then(|rest| rest.strip_suffix("/tests/loom.rs"));
+        let Some(name) = name else { continue };
+        if !LOOM_CRATES.contains(&name) {
+            return Err(format!("{}: {name} is not in LOOM_CRATES of xtask/src/ci.rs", file.path));
+        }
+        names.push(name);
+    }
+    Ok(names)
+}
+
+/// Crate and name of every example: `examples/name.rs` or `examples/name/main.rs`.
+fn examples(files: &[TextFile]) -> Vec<(&str, &str)> {
+    let found = files.iter().filter_map(|file| {
+        let (name, rest) = file.path.strip_prefix("crates/")?.split_once("/examples/")?;
+        let example = rest.strip_suffix("/main.rs").or_else(|| rest.strip_suffix(".rs"))?;
+        (!name.contains('/') && !example.contains('/')).then_some((name, example))
+    });
+    found.collect()
+}
+
+fn fuzz(files: &[TextFile], toolchain: Toolchain) -> Work {
+    if !files.iter().any(|file| file.path == "fuzz/Cargo.toml") {
+        return Work::Skip("there is no fuzz directory".to_owned());
+    }
+    match toolchain {
+        Toolchain { nightly: false, .. } => Work::Skip("no nightly toolchain".to_owned()),
+        Toolchain { cxx: false, .. } => Work::Skip("no C++ compiler, which libFuzzer needs".to_owned()),
+        _ => Work::Run(Command::cargo(&[
+            "+nightly",
+            "check",
+            "--manifest-path",
+            "fuzz/Cargo.toml",
+            "--all-targets",
+        ])),
+    }
+}

@@ -1,0 +1,135 @@
+//! Commands, and the files of the repository.
+//!
+//! A [`Command`] is data before it is a process, so that a failed step can print the line that repeats it. Nothing
+//! here needs git: a source archive is checked like a clone.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// A command line with the variables it adds to the environment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// Variables set for this command only.
+    pub env: Vec<(String, String)>,
+    /// The program and its arguments; never empty.
+    pub words: Vec<String>,
+}
+
+impl Command {
+    /// `cargo` with these arguments.
+    pub fn cargo(arguments: &[&str]) -> Self {
+        let words = ["cargo"].iter().chain(arguments).map(|word| (*word).to_owned()).collect();
+        Self { env: Vec::new(), words }
+    }
+
+    /// The same command with one more variable.
+    pub fn with_env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Runs in `root` with the terminal's own output. An error names the command that repeats the run.
+    pub fn run(&self, root: &Path) -> Result<(), String> {
+        let status = self.process(root)?.status().map_err(|error| format!("{error}: {self}"))?;
+        if status.success() { Ok(()) } else { Err(format!("{status}; to repeat it:\n  {self}")) }
+    }
+
+    /// Runs in `root` and returns what it wrote to stdout.
+    pub fn output(&self, root: &Path) -> Result<String, String> {
+        let output = self.process(root)?.output().map_err(|error| format!("{error}: {self}"))?;
+        if !output.status.success() {
+            let told = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("{}; to repeat it:\n  {self}\n{told}", output.status));
+        }
+        String::from_utf8(output.stdout).map_err(|error| format!("{error}: {self}"))
+    }
+
+    fn process(&self, root: &Path) -> Result<std::process::Command, String> {
+        let (program, arguments) = self.words.split_first().ok_or("an empty command")?;
+        let mut process = std::process::Command::new(program);
+        process.args(arguments).current_dir(root).envs(self.env.iter().cloned());
+        Ok(process)
+    }
+}
+
+/// As a shell takes it: `NAME="value" program argument`.
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, value) in &self.env {
+            write!(f, "{name}=\"{value}\" ")?;
+        }
+        f.write_str(&self.words.join(" "))
+    }
+}
+
+/// The directory above this package.
+pub fn repository_root() -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().unwrap_or(package).to_owned()
+}
+
+/// A text file of the repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextFile {
+    /// Relative to the root, with `/` between the parts.
+    pub path: String,
+    /// The whole content.
+    pub text: String,
+}
+
+/// Directories that hold what a build or a fuzzer made, never sources.
+const SKIPPED: [&str; 3] = [".git", "target", "artifacts"];
+
+/// Every UTF-8 file under `root`, ordered by path. Files that are not UTF-8 are data and left out.
+pub fn text_files(root: &Path) -> Result<Vec<TextFile>, String> {
+    let mut files = Vec::new();
+    let mut waiting = vec![root.to_owned()];
+    while let Some(directory) = waiting.pop() {
+        let told = |error: std::io::Error| format!("{}: {error}", directory.display());
+        for entry in std::fs::read_dir(&directory).map_err(told)? {
+            let entry = entry.map_err(told)?;
+            let kind = entry.file_type().map_err(told)?;
+            let name = entry.file_name();
+            if kind.is_dir() && !SKIPPED.iter().any(|skipped| name == *skipped) {
+                waiting.push(entry.path());
+            } else if kind.is_file()
+                && let Ok(text) = String::from_utf8(std::fs::read(entry.path()).map_err(told)?)
+            {
+                files.push(TextFile { path: relative(root, &entry.path()), text });
+            }
+        }
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(files)
+}
+
+fn relative(root: &Path, path: &Path) -> String {
+    let parts: Vec<_> =
+        path.strip_prefix(root).unwrap_or(path).iter().map(|part| part.to_string_lossy()).collect();
+    parts.join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_prints_as_a_shell_takes_it() {
+        let command = Command::cargo(&["test", "-p", "x"]).with_env("RUSTFLAGS", "--cfg loom");
+        assert_eq!(command.to_string(), "RUSTFLAGS=\"--cfg loom\" cargo test -p x");
+    }
+
+    #[test]
+    fn a_failed_command_names_itself() {
+        let error = Command::cargo(&["no-such-verb-of-cargo"]).output(&repository_root()).unwrap_err();
+        assert!(error.contains("  cargo no-such-verb-of-cargo"), "{error}");
+    }
+
+    #[test]
+    fn the_walk_finds_sources_and_skips_builds() {
+        let files = text_files(&repository_root()).unwrap();
+        assert!(files.iter().any(|file| file.path == "xtask/src/process.rs"));
+        assert!(!files.iter().any(|file| file.path.starts_with("target/")));
+        assert!(files.is_sorted_by(|a, b| a.path < b.path));
+    }
+}
