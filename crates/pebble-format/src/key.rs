@@ -154,6 +154,53 @@ impl fmt::Debug for InternalKey<'_> {
     }
 }
 
+/// An [`InternalKey`] that owns its bytes: a bound of a table, kept longer than the bytes it was read from.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OwnedKey {
+    keyspace: KeyspaceId,
+    user_key: Box<[u8]>,
+    trailer: Trailer,
+}
+
+impl OwnedKey {
+    /// Copies `key`.
+    pub fn new(key: InternalKey<'_>) -> Self {
+        Self { keyspace: key.keyspace, user_key: key.user_key.into(), trailer: key.trailer }
+    }
+
+    /// The key, borrowed. Not the trait `AsRef`, which can only give a reference.
+    #[allow(clippy::should_implement_trait)]
+    #[inline]
+    pub fn as_ref(&self) -> InternalKey<'_> {
+        InternalKey { keyspace: self.keyspace, user_key: &self.user_key, trailer: self.trailer }
+    }
+}
+
+impl From<InternalKey<'_>> for OwnedKey {
+    fn from(key: InternalKey<'_>) -> Self {
+        Self::new(key)
+    }
+}
+
+impl Ord for OwnedKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_ref().cmp(&other.as_ref())
+    }
+}
+
+impl PartialOrd for OwnedKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Prints lengths, not bytes, as [`InternalKey`] does.
+impl fmt::Debug for OwnedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_ref().fmt(f)
+    }
+}
+
 /// A prefix that many keys share, so that eight bytes behind it decide nearly every comparison.
 ///
 /// [`HeadPrefix::head`] is monotone over all keys, also over those without the prefix: a smaller head proves a

@@ -34,7 +34,7 @@ pub mod table;
 pub use batch::RecordBatch;
 pub use error::{Corruption, Error, Result};
 pub use file_name::FileName;
-pub use key::{HeadPrefix, InternalKey, KeyspaceId, Kind, Seqno, Trailer};
+pub use key::{HeadPrefix, InternalKey, KeyspaceId, Kind, OwnedKey, Seqno, Trailer};
 pub use pinned::Pinned;
 pub use record::{PinnedRecord, RecordRef};
 pub use region::{AppendRegion, Appender};
