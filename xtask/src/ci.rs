@@ -132,3 +132,79 @@ fn fuzz(files: &[TextFile], toolchain: Toolchain) -> Work {
         ])),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVERYTHING: Toolchain = Toolchain { nightly: true, cxx: true };
+
+    fn tree(paths: &[&str]) -> Vec<TextFile> {
+        paths.iter().map(|path| TextFile { path: (*path).to_owned(), text: String::new() }).collect()
+    }
+
+    fn told(steps: &[Step]) -> Vec<String> {
+        let line = |step: &Step| match &step.work {
+            Work::Check(_) => step.name.clone(),
+            Work::Run(command) => command.to_string(),
+            Work::Skip(reason) => format!("skip: {reason}"),
+        };
+        steps.iter().map(line).collect()
+    }
+
+    #[test]
+    fn the_steps_stand_in_their_order() {
+        let files = tree(&[
+            "crates/pebble-wal/tests/loom.rs",
+            "crates/pebble-wal/examples/log.rs",
+            "fuzz/Cargo.toml",
+        ]);
+        assert_eq!(
+            told(&steps(&files, EVERYTHING).unwrap()),
+            [
+                "cargo fmt --all --check",
+                "layers",
+                "tidy",
+                "cargo clippy --workspace --all-targets --locked --quiet -- -D warnings",
+                "RUSTDOCFLAGS=\"-D warnings\" cargo doc --workspace --no-deps --locked --quiet",
+                "RUSTFLAGS=\"--cfg loom\" CARGO_TARGET_DIR=\"target/loom\" \
+                 cargo test -p pebble-wal --release --locked --test loom",
+                "cargo run --quiet --locked -p pebble-wal --example log",
+                "cargo +nightly check --manifest-path fuzz/Cargo.toml --all-targets",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_model_outside_the_table_is_an_error() {
+        let error = loom_models(&tree(&["crates/pebble-new/tests/loom.rs"])).unwrap_err();
+        assert!(error.contains("pebble-new is not in LOOM_CRATES"), "{error}");
+        assert!(loom_models(&tree(&["crates/pebble-wal/tests/all.rs"])).unwrap().is_empty());
+    }
+
+    #[test]
+    fn both_forms_of_an_example_are_found() {
+        let files = tree(&[
+            "crates/a/examples/one.rs",
+            "crates/a/examples/two/main.rs",
+            "crates/a/examples/two/helper.rs",
+            "crates/a/examples/data.txt",
+            "crates/a/src/examples/three.rs",
+        ]);
+        assert_eq!(examples(&files), [("a", "one"), ("a", "two")]);
+    }
+
+    #[test]
+    fn a_step_left_out_says_why() {
+        let present = tree(&["fuzz/Cargo.toml"]);
+        let cases = [
+            (tree(&[]), EVERYTHING, "no fuzz directory"),
+            (present.clone(), Toolchain { nightly: false, ..EVERYTHING }, "no nightly"),
+            (present, Toolchain { cxx: false, ..EVERYTHING }, "no C++"),
+        ];
+        for (files, toolchain, reason) in cases {
+            let last = told(&steps(&files, toolchain).unwrap()).pop().unwrap();
+            assert!(last.starts_with("skip: ") && last.contains(reason), "{last}");
+        }
+    }
+}

@@ -374,3 +374,166 @@ fn check_file(path: &str, text: &str) -> Vec<Finding> {
     }
     findings
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edge(from: &str, to: &str, kind: Kind) -> Edge {
+        Edge { from: from.to_owned(), to: to.to_owned(), kind, optional: false, target: None }
+    }
+
+    fn why(edge: &Edge) -> Option<String> {
+        check_edge(edge).map(|finding| finding.to_string())
+    }
+
+    #[test]
+    fn the_table_itself_points_down() {
+        for from in CRATES {
+            for to in from.below {
+                let to = row(to).unwrap_or_else(|| panic!("{to} has no row"));
+                assert!(to.level < from.level, "{} -> {}", from.name, to.name);
+                assert!(!STRANGERS.iter().any(|(a, b, _)| *a == from.name && *b == to.name));
+            }
+        }
+    }
+
+    #[test]
+    fn allowed_edges_pass() {
+        assert_eq!(why(&edge("pebble-wal", "pebble-format", Kind::Normal)), None);
+        assert_eq!(why(&edge("pebble-db", "bytes", Kind::Normal)), None);
+        assert_eq!(why(&edge("pebble-cursor", "proptest", Kind::Dev)), None);
+        assert_eq!(why(&edge("pebble-db", "pebble-vfs", Kind::Dev)), None);
+        let loom = Edge { target: Some("cfg(loom)".to_owned()), ..edge("pebble-wal", "loom", Kind::Normal) };
+        assert_eq!(why(&loom), None);
+        let peer = Edge { optional: true, ..edge("pebble-bench", "rocksdb", Kind::Normal) };
+        assert_eq!(why(&peer), None);
+    }
+
+    #[test]
+    fn each_wrong_edge_is_named_with_its_reason() {
+        let cases = [
+            (edge("pebble-format", "pebble-engine", Kind::Normal), "L0 does not lie above L4"),
+            (edge("pebble-memtable", "pebble-sstable", Kind::Normal), "L2 does not lie above L2"),
+            (edge("pebble-memtable", "pebble-sstable", Kind::Dev), "L2 does not lie above L2"),
+            (edge("pebble-db", "pebble-wal", Kind::Normal), "draws no such arrow"),
+            (edge("pebble-cli", "pebble-engine", Kind::Normal), "draws no such arrow"),
+            (edge("pebble-memtable", "pebble-vfs", Kind::Dev), "knows no files"),
+            (edge("pebble-sstable", "pebble-wal", Kind::Dev), "do not know each other"),
+            (edge("pebble-compaction", "pebble-wal", Kind::Dev), "never sees the log"),
+            (edge("pebble-sstable", "pebble-engine", Kind::Dev), "L2 does not lie above L4"),
+            (edge("pebble-wal", "serde", Kind::Normal), "a new one needs its reason"),
+            (edge("pebble-wal", "loom", Kind::Normal), "a new one needs its reason"),
+            (edge("pebble-wal", "rand", Kind::Dev), "not among the crates for tests"),
+            (edge("pebble-vfs", "cc", Kind::Build), "no crate runs a build script"),
+            (edge("pebble-bench", "rocksdb", Kind::Normal), "a peer is optional"),
+            (edge("xtask", "pebble-db", Kind::Normal), "draws no such arrow"),
+        ];
+        for (edge, reason) in cases {
+            let told = why(&edge).unwrap_or_else(|| panic!("{edge:?} passed"));
+            assert!(told.contains(&edge.from) && told.contains(&edge.to) && told.contains(reason), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_crate_without_a_row_and_a_row_without_a_crate_are_findings() {
+        let mut packages: Vec<String> = CRATES.iter().map(|row| row.name.to_owned()).collect();
+        assert!(check_packages(&packages).is_empty());
+        packages[0] = "pebble-new".to_owned();
+        let told: Vec<String> = check_packages(&packages).iter().map(Finding::to_string).collect();
+        assert!(
+            told[0].contains("pebble-new has no row") && told[1].contains("pebble-format has no crate"),
+            "{told:?}"
+        );
+    }
+
+    #[test]
+    fn metadata_becomes_edges() {
+        let text = r#"{"packages": [{"name": "a", "dependencies": [
+            {"name": "b", "kind": null, "optional": false, "target": null},
+            {"name": "c", "kind": "dev", "optional": true, "target": "cfg(loom)"}]}]}"#;
+        let (packages, edges) = parse_metadata(text).unwrap();
+        assert_eq!(packages, ["a"]);
+        assert_eq!((edges[0].to.as_str(), edges[0].kind, edges[0].optional), ("b", Kind::Normal, false));
+        assert_eq!(
+            (edges[1].kind, edges[1].optional, edges[1].target.as_deref()),
+            (Kind::Dev, true, Some("cfg(loom)"))
+        );
+        for broken in ["", "{}", r#"{"packages": [{}]}"#, r#"{"packages": [{"name": "a"}]}"#] {
+            assert!(parse_metadata(broken).is_err(), "{broken}");
+        }
+    }
+
+    #[test]
+    fn each_absence_catches_what_it_forbids() {
+        let cases = [
+            ("pebble-engine", "use std::{fs, io};", "std::fs"),
+            ("pebble-wal", "use std::time::{Duration, Instant as Tick};", "time::Instant"),
+            ("pebble-cli", "let now = SystemTime::now();", "SystemTime::now"),
+            ("pebble-sstable", "unsafe { libc::mmap(p) }", "mmap"),
+            ("pebble-wal", "thread::spawn(f);", "thread::spawn"),
+            ("pebble-cursor", "std::thread::scope(f);", "thread::scope"),
+            ("pebble-db", "lock: std::sync::Mutex<u8>,", "Mutex"),
+            ("pebble-db", "use std::thread;", "std::thread"),
+            ("pebble-db", "unsafe { f() }", "unsafe"),
+            ("pebble-memtable", "use std::path::Path;", "std::path"),
+            ("pebble-memtable", "file: &dyn File,", "File"),
+            ("pebble-wal", "use pebble_sstable::Table;", "pebble_sstable"),
+            ("pebble-sstable", "use pebble_wal::Log;", "pebble_wal"),
+            ("pebble-compaction", "use pebble_memtable::Memtable;", "pebble_memtable"),
+            ("pebble-format", "use std::io::{Error, Read};", "io::Read"),
+            ("pebble-cursor", "fn f(w: &mut impl io::Write) {}", "io::Write"),
+        ];
+        for (name, line, named) in cases {
+            let path = format!("crates/{name}/src/some.rs");
+            let found = check_file(&path, &format!("//! Doc.\n\n{line}\n"));
+            assert!(
+                found.iter().any(|f| f.line == 3 && f.message.starts_with(&format!("names {named}:"))),
+                "{line}: {found:?}"
+            );
+            let tests = format!("#[cfg(test)]\nmod tests {{\n{line}\n}}\n");
+            assert_eq!(check_file(&path, &tests), [], "in a test module");
+            assert_eq!(check_file(&format!("crates/{name}/tests/all.rs"), line), [], "in tests/");
+            assert_eq!(check_file(&path, &format!("// {line}\n")), [], "in a comment");
+        }
+    }
+
+    #[test]
+    fn the_owners_may_name_what_is_theirs() {
+        let cases = [
+            ("crates/pebble-vfs/src/os.rs", "use std::{fs, time::Instant}; use memmap2::MmapMut;"),
+            ("crates/pebble-engine/src/scheduler.rs", "std::thread::Builder::new();"),
+            ("crates/pebble-cli/src/import.rs", "use std::fs::File; std::thread::spawn(f);"),
+            (
+                "crates/pebble-format/src/error.rs",
+                "use std::io; fn f(e: io::Error) -> std::io::Result<()> {}",
+            ),
+            ("crates/pebble-compaction/src/run.rs", "use std::io::Write;"),
+            ("crates/pebble-wal/src/log.rs", "use std::time::Duration; std::thread::yield_now();"),
+        ];
+        for (path, line) in cases {
+            assert_eq!(check_file(path, line), [], "{path}");
+        }
+        assert_eq!(check_file("crates/pebble-compaction/src/plan.rs", "use std::io::Write;").len(), 1);
+        assert_eq!(check_file("crates/pebble-compaction/src/plan/pick.rs", "use std::io::Write;").len(), 1);
+    }
+
+    #[test]
+    fn a_file_of_tests_is_exempt_only_where_its_parent_says_so() {
+        let file = |path: &str, text: &str| TextFile { path: path.to_owned(), text: text.to_owned() };
+        let body = "use std::fs;";
+        let declared = [
+            file("crates/pebble-wal/src/lib.rs", "#[cfg(test)] mod tests;"),
+            file("crates/pebble-wal/src/seg.rs", "#[cfg(test)] mod model;"),
+            file("crates/pebble-wal/src/seg/model.rs", body),
+            file("crates/pebble-wal/src/tests.rs", body),
+            file("crates/pebble-wal/src/tests/more.rs", body),
+        ];
+        assert_eq!(check_files(&declared), []);
+        let plain = [
+            file("crates/pebble-wal/src/lib.rs", "mod tests;"),
+            file("crates/pebble-wal/src/tests.rs", body),
+        ];
+        assert_eq!(check_files(&plain).len(), 1);
+    }
+}

@@ -378,6 +378,115 @@ fn use_tree(tokens: &[(usize, Token)], from: usize, prefix: &[String], out: &mut
 /// Lines of a file that are not inside a test item.
 pub fn production_lines(code: &[char]) -> usize {
     let breaks = |chars: &[char]| chars.iter().filter(|&&c| c == '\n').count();
-    let tests: usize = test_items(code).into_iter().map(|span| breaks(&code[span])).sum();
-    breaks(code) - tests
+    let tests: usize = test_items(code).into_iter().map(|span| breaks(&code[span]) + 1).sum();
+    breaks(code).saturating_sub(tests)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(chars: &[char]) -> String {
+        chars.iter().collect()
+    }
+
+    fn paths(text: &str) -> Vec<String> {
+        mentions(&code(text)).iter().map(|mention| mention.parts.join("::")).collect()
+    }
+
+    #[test]
+    fn comments_and_literals_are_blanked_and_lines_stay() {
+        #[rustfmt::skip]
+        let cases = [
+            ("a // b\nc", "a     \nc"),
+            ("a /* b /* c */ d */ e", "a                   e"),
+            ("a /* b\nc */ d", "a     \n     d"),
+            (r#"f("x\"y", z)"#, "f(      , z)"),
+            (r##"f(r#"x"y"#, z)"##, "f(        , z)"),
+            (r##"f(br"x\", z)"##, "f(b     , z)"),
+            ("m('\\'', '\"', 'x')", "m(    ,    ,    )"),
+            ("fn f<'a, 'b>(x: &'a str)", "fn f<'a, 'b>(x: &'a str)"),
+            ("var\"s\" r#type", "var    r#type"),
+            ("\"never closed", "             "),
+            ("/* never closed", "               "),
+            ("r#\"never closed\"", "                "),
+        ];
+        for (given, wanted) in cases {
+            assert_eq!(text(&code(given)), wanted, "{given}");
+        }
+    }
+
+    #[test]
+    fn test_items_end_where_the_item_ends() {
+        let given = "a; #[cfg(test)] #[allow(x)] mod t { fn f() { { } } } b; #[cfg(test)] use x::{y, z}; c;";
+        let production = text(&production(&code(given)));
+        assert_eq!(production.split_whitespace().collect::<Vec<_>>(), ["a;", "b;", ";", "c;"]);
+    }
+
+    #[test]
+    fn only_what_needs_test_is_a_test_item() {
+        for attribute in
+            ["cfg(test)", "cfg( test )", "cfg(all(test, not(loom)))", "cfg(all(any(a, b), test))"]
+        {
+            assert_eq!(test_items(&code(&format!("#[{attribute}] fn f() {{}}"))).len(), 1, "{attribute}");
+        }
+        for attribute in
+            ["cfg(not(test))", "cfg(any(test, a))", "cfg(all(a, any(b, test, c)))", "cfg(loom)", "test"]
+        {
+            assert_eq!(test_items(&code(&format!("#[{attribute}] fn f() {{}}"))).len(), 0, "{attribute}");
+        }
+        assert!(text(&production(&code("#![cfg(test)]\nfn f() {}"))).trim().is_empty());
+    }
+
+    #[test]
+    fn a_string_cannot_open_a_test_item() {
+        assert!(test_items(&code("let x = \"#[cfg(test)]\"; // #[cfg(test)]\nfn f() {}")).is_empty());
+    }
+
+    #[test]
+    fn a_test_item_early_in_the_file_hides_only_itself() {
+        let given = format!("#[cfg(test)]\nuse x;\n{}", "a();\n".repeat(10));
+        assert_eq!(production_lines(&code(&given)), 10);
+    }
+
+    #[test]
+    fn out_of_line_test_modules_are_named() {
+        let given = "mod a; #[cfg(test)] mod b; #[cfg(test)] mod c { mod d; } #[cfg(test)] use e;";
+        assert_eq!(test_modules(&code(given)), ["b"]);
+        assert_eq!(modules(&code(given)), ["a", "b", "c", "d"]);
+    }
+
+    #[test]
+    fn use_trees_give_one_path_per_leaf() {
+        assert_eq!(
+            paths("pub use a::{b::{self, C as D}, e::*, f};\nx::y::<z::W>()"),
+            ["pub", "a::b", "a::b::C", "a::e::*", "a::f", "x::y", "z::W"]
+        );
+        let lines: Vec<usize> =
+            mentions(&code("use a::{\n  b,\n  c,\n};\nd")).iter().map(|found| found.line).collect();
+        assert_eq!(lines, [2, 3, 5]);
+    }
+
+    #[test]
+    fn broken_code_ends_the_reading() {
+        for given in
+            ["use", "use a::{", "use a::{b, # }", "use ::", "use a as", "#[cfg(test)]", "#[", "#![cfg(test)"]
+        {
+            let code = code(given);
+            mentions(&production(&code));
+            production_lines(&code);
+        }
+    }
+
+    #[test]
+    fn a_pattern_is_found_on_whole_parts() {
+        let mention = |path: &str| Mention { line: 1, parts: path.split("::").map(str::to_owned).collect() };
+        assert!(mention("std::fs::File").contains("std::fs"));
+        assert!(mention("std::time::*").contains("time::Instant"));
+        assert!(mention("Instant::now").contains("Instant::now"));
+        assert!(!mention("std::fscache").contains("std::fs"));
+        assert!(!mention("std").contains("std::fs"));
+        assert!(!mention("super::*").contains("std::fs"));
+        assert!(!mention("super::*").contains("File"));
+    }
 }

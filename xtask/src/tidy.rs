@@ -264,7 +264,7 @@ fn check_crates(files: &[TextFile]) -> Vec<Finding> {
         let described = manifest.text.lines().any(|line| {
             let value =
                 line.strip_prefix("description").map(|rest| rest.trim_start_matches([' ', '=']).trim());
-            value.is_some_and(|value| value.trim_matches('"').len() > 1)
+            value.is_some_and(|value| !value.trim_matches('"').is_empty())
         });
         if !described {
             findings.push(Finding::file(&manifest.path, "no description"));
@@ -275,4 +275,167 @@ fn check_crates(files: &[TextFile]) -> Vec<Finding> {
         }
     }
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, text: &str) -> TextFile {
+        TextFile { path: path.to_owned(), text: text.to_owned() }
+    }
+
+    fn messages(findings: &[Finding]) -> Vec<String> {
+        findings.iter().map(Finding::to_string).collect()
+    }
+
+    /// Exactly one finding, and it says `wanted`.
+    #[track_caller]
+    fn caught(findings: &[Finding], wanted: &str) {
+        let told = messages(findings);
+        assert!(told.len() == 1 && told[0].contains(wanted), "wanted {wanted}, got {told:?}");
+    }
+
+    const SOURCE: &str = "crates/x/src/a.rs";
+
+    #[test]
+    fn a_good_file_passes() {
+        assert_eq!(check_file(SOURCE, "//! What it is: a ≤ b → c.\n\nfn f() {}\n"), []);
+        assert_eq!(check_file("docs/a.md", "# Title\n\n```sh\n# a comment\n```\n"), []);
+    }
+
+    #[test]
+    fn a_long_file_is_caught_and_its_tests_do_not_count() {
+        let fits = format!("//! Doc.\n{}", "f();\n".repeat(SOURCE_LINES_MAX - 1));
+        assert_eq!(check_file(SOURCE, &fits), []);
+        caught(&check_file(SOURCE, &format!("{fits}g();\n")), "601 lines of 600");
+        let tests = format!("#[cfg(test)]\nmod tests {{\n{}}}\n", "f();\n".repeat(SOURCE_LINES_MAX));
+        assert_eq!(check_file(SOURCE, &format!("{fits}{tests}")), []);
+        caught(&check_file(SOURCE, &format!("//! Doc.\n{tests}{fits}")), "601 lines of 600");
+        let test = "f();\n".repeat(TEST_LINES_MAX);
+        assert_eq!(check_file("crates/x/tests/a.rs", &test), []);
+        caught(&check_file("crates/x/tests/a.rs", &format!("{test}f();\n")), "1201 lines of 1200");
+    }
+
+    #[test]
+    fn a_wide_line_is_caught() {
+        let line = |columns: usize| format!("//! {}\n", "é".repeat(columns - 4));
+        assert_eq!(check_file(SOURCE, &line(COLUMNS_MAX)), []);
+        caught(&check_file(SOURCE, &line(COLUMNS_MAX + 1)), "121 columns");
+    }
+
+    #[test]
+    fn unfinished_marks_are_caught() {
+        for mark in [["TO", "DO"], ["FIX", "ME"], ["XX", "X"], ["to", "do!()"], ["unimple", "mented!()"]] {
+            let mark = mark.concat();
+            caught(&check_file(SOURCE, &format!("//! Doc.\n// {mark}: later\n")), "unfinished mark");
+            caught(&check_file("docs/a.md", &format!("# A\n\n{mark}\n")), "unfinished mark");
+        }
+        assert_eq!(check_file(SOURCE, &format!("//! {}LIST, mas{}\n", ["TO", "DO"].concat(), "todon")), []);
+    }
+
+    #[test]
+    fn a_debug_print_is_caught_in_code_only() {
+        let call = ["db", "g!(x)"].concat();
+        caught(&check_file(SOURCE, &format!("//! Doc.\nlet y = {call};\n")), "src/a.rs:2: ");
+        assert_eq!(check_file(SOURCE, &format!("//! Doc.\n// {call}\nlet y = \"{call}\";\n")), []);
+    }
+
+    #[test]
+    fn a_file_without_its_first_words_is_caught() {
+        caught(&check_file(SOURCE, "fn f() {}\n"), "opens with //!");
+        caught(&check_file(SOURCE, "// Not a doc comment.\n"), "opens with //!");
+        assert_eq!(check_file("crates/x/tests/a.rs", "fn f() {}\n"), []);
+    }
+
+    #[test]
+    fn odd_characters_are_caught() {
+        caught(&check_file(SOURCE, "//! Doc. \n"), "trailing blanks");
+        caught(&check_file(SOURCE, "//! a\tb\n"), "'\\t'");
+        caught(&check_file("Cargo.toml", "a = 1\r\n"), "'\\r'");
+        caught(&check_file("README.md", "no\u{a0}break\n"), "'\\u{a0}'");
+        caught(&check_file(SOURCE, "//! right\u{202e}left\n"), "'\\u{202e}'");
+        caught(&check_file(SOURCE, "//! zero\u{200b}width\n"), "'\\u{200b}'");
+        caught(&check_file(SOURCE, "//! \u{430} is not a\n"), "'\u{430}'");
+    }
+
+    #[test]
+    fn a_machine_path_is_caught() {
+        for name in ["work", "tmp", "root"] {
+            let path = format!("/{name}/");
+            caught(&check_file("data.json", &format!("\n\"{path}x\"")), "data.json:2: an absolute path");
+            assert_eq!(check_file("data.json", &format!("target{path}x .{path} {{}}{path} my-{name}/")), []);
+        }
+    }
+
+    #[test]
+    fn titles_are_counted() {
+        caught(&check_file("docs/a.md", "Text.\n"), "begins with its title");
+        caught(&check_file("docs/deep/a.md", "\n# A\n"), "begins with its title");
+        caught(&check_file("docs/a.md", "# A\n\n# B\n"), "2 titles");
+        assert_eq!(check_file("crates/x/README.md", "Text.\n"), []);
+    }
+
+    #[test]
+    fn unsafe_is_counted_in_code_only() {
+        let text = "#![forbid(unsafe_code)]\n// unsafe {\nunsafe fn f() {}\nunsafe impl A for B {}\n\
+                    unsafe { f() }\nunsafe\n{ \"unsafe {\" }";
+        assert_eq!(count_unsafe(text), Unsafe { words: 4, blocks: 2 });
+        assert_eq!(count_unsafe("#[unsafe(no_mangle)] fn f() {}"), Unsafe { words: 1, blocks: 0 });
+    }
+
+    #[test]
+    fn unsafe_and_its_list_must_agree() {
+        let page = |rows: &str| {
+            file(
+                UNSAFE_LIST,
+                &format!("# Unsafe\n\n| file | blocks | what | proof |\n|---|---|---|---|\n{rows}"),
+            )
+        };
+        let source = file(SOURCE, "unsafe { f() }");
+        let row = |blocks: &str| page(&format!("| `{SOURCE}` | {blocks} | f | it is |\n"));
+        assert_eq!(check_unsafe(&[row("1"), source.clone()]), []);
+        caught(&check_unsafe(&[row("2"), source.clone()]), "has 1 unsafe blocks");
+        caught(&check_unsafe(&[row("0"), source.clone()]), "docs/unsafe.md:5: ");
+        caught(&check_unsafe(&[row("many"), source.clone()]), "has 1 unsafe blocks");
+        caught(&check_unsafe(&[page(""), source.clone()]), "does not list");
+        caught(&check_unsafe(&[row("1")]), "does not exist");
+        caught(&check_unsafe(&[row("1"), file(SOURCE, "// unsafe { f() }")]), "holds no unsafe");
+        caught(&check_unsafe(&[source]), "list of the files that hold unsafe is missing");
+        let twice = format!("| `{SOURCE}` | 1 | f | it is |\n").repeat(2);
+        caught(&check_unsafe(&[page(&twice), file(SOURCE, "unsafe { f() }")]), "listed twice");
+        let function = file("crates/x/tests/b.rs", "unsafe fn f() {}");
+        caught(&check_unsafe(&[page(""), function]), "unsafe (0 blocks) in a file");
+    }
+
+    #[test]
+    fn a_forgotten_test_file_is_caught() {
+        let all = file("crates/x/tests/all.rs", "mod a;\nmod deep;\n// mod b;\n");
+        let a = file("crates/x/tests/a.rs", "");
+        let b = file("crates/x/tests/b.rs", "");
+        let deep = file("crates/x/tests/deep/mod.rs", "mod inner;");
+        let inner = file("crates/x/tests/deep/inner.rs", "");
+        let outer = file("crates/x/tests/deep/outer.rs", "");
+        let loom = file("crates/x/tests/loom.rs", "");
+        let data = file("crates/x/tests/data.txt", "");
+        let good = [all.clone(), a.clone(), deep.clone(), inner, loom, data];
+        assert_eq!(check_test_modules(&good), []);
+        caught(
+            &check_test_modules(&[all.clone(), a, b.clone()]),
+            "tests/b.rs: no `mod` in crates/x/tests/all.rs",
+        );
+        caught(&check_test_modules(&[all, deep, outer]), "tests/deep/outer.rs: no `mod`");
+        assert_eq!(check_test_modules(&[b]), [], "without all.rs every file is a binary of its own");
+    }
+
+    #[test]
+    fn a_crate_says_what_it_is() {
+        let readme = file("crates/x/README.md", "# x\n");
+        let manifest = |text: &str| file("crates/x/Cargo.toml", text);
+        assert_eq!(check_crates(&[manifest("description = \"x\"\n"), readme.clone()]), []);
+        caught(&check_crates(&[manifest("name = \"x\"\n"), readme.clone()]), "no description");
+        caught(&check_crates(&[manifest("description = \"\"\n"), readme]), "no description");
+        caught(&check_crates(&[manifest("description = \"x\"\n")]), "every crate has a README.md");
+        assert_eq!(check_crates(&[file("benches/Cargo.toml", "")]), []);
+    }
 }
