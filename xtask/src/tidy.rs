@@ -225,25 +225,31 @@ fn check_unsafe(files: &[TextFile]) -> Vec<Finding> {
     findings
 }
 
-/// A file that `tests/all.rs` forgets is a test that never runs. The loom models are a binary of their own.
+/// A file that the one test binary forgets is a test that never runs. The binary's root is `tests/all.rs` or
+/// `tests/all/main.rs`; the loom models are a binary of their own.
 fn check_test_modules(files: &[TextFile]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for all in
-        files.iter().filter(|file| file.path.starts_with("crates/") && file.path.ends_with("/tests/all.rs"))
-    {
-        let home = all.path.strip_suffix("all.rs").unwrap_or(&all.path);
-        let under = || files.iter().filter(|file| file.path.starts_with(home) && file.path.ends_with(".rs"));
+    for root in files.iter().filter(|file| file.path.starts_with("crates/")) {
+        let Some(home) = ["all.rs", "all/main.rs"].iter().find_map(|name| {
+            let tests = root.path.strip_suffix(name).filter(|home| home.ends_with("/tests/"))?;
+            Some(format!("{tests}{}", name.strip_suffix("main.rs").unwrap_or("")))
+        }) else {
+            continue;
+        };
+        let members = || {
+            let inside = files.iter().filter_map(|file| Some((file, file.path.strip_prefix(&home)?)));
+            inside.filter_map(|(file, inside)| Some((file, inside.strip_suffix(".rs")?)))
+        };
         let nested: Vec<String> =
-            under().flat_map(|file| source::modules(&source::code(&file.text))).collect();
-        let direct = source::modules(&source::code(&all.text));
-        for file in under() {
-            let inside = file.path[home.len()..].strip_suffix(".rs").unwrap_or("");
+            members().flat_map(|(file, _)| source::modules(&source::code(&file.text))).collect();
+        let direct = source::modules(&source::code(&root.text));
+        for (file, inside) in members().filter(|(file, inside)| file.path != root.path && *inside != "loom") {
             let stem = inside.strip_suffix("/mod").unwrap_or(inside);
             let (named, place) = match stem.rsplit_once('/') {
-                None => (direct.iter().any(|module| module == stem), all.path.as_str()),
+                None => (direct.iter().any(|module| module == stem), root.path.as_str()),
                 Some((_, name)) => (nested.iter().any(|module| module == name), "a test file"),
             };
-            if !named && !matches!(stem, "all" | "loom") {
+            if !named {
                 findings
                     .push(Finding::file(&file.path, format!("no `mod` in {place} names it: it never runs")));
             }
@@ -426,6 +432,13 @@ mod tests {
         );
         caught(&check_test_modules(&[all, deep, outer]), "tests/deep/outer.rs: no `mod`");
         assert_eq!(check_test_modules(&[b]), [], "without all.rs every file is a binary of its own");
+
+        let main = file("crates/x/tests/all/main.rs", "mod a;\n");
+        let a = file("crates/x/tests/all/a.rs", "");
+        let own = file("crates/x/tests/own.rs", "");
+        assert_eq!(check_test_modules(&[main.clone(), a.clone(), own]), []);
+        let c = file("crates/x/tests/all/c.rs", "");
+        caught(&check_test_modules(&[main, a, c]), "tests/all/c.rs: no `mod` in crates/x/tests/all/main.rs");
     }
 
     #[test]
