@@ -54,6 +54,14 @@ pub struct Entry {
 /// A lock that is held until it is dropped, or until the process ends in whatever way.
 pub trait Lock: fmt::Debug + Send + Sync + 'static {}
 
+/// Refuses a rename that would leave the directory, the same way on every file system.
+pub(crate) fn same_directory(from: &Path, to: &Path) -> io::Result<()> {
+    if from.parent() == to.parent() {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "rename across directories"))
+}
+
 /// A file system.
 pub trait Fs: fmt::Debug + Send + Sync + 'static {
     /// Opens a regular file; a symbolic link, directory, pipe or device is refused, without waiting for

@@ -27,6 +27,7 @@ mod fs;
 mod map;
 mod os;
 mod retry;
+pub mod sim;
 
 pub use error::{OpError, is_no_space, op_error, os_code};
 pub use fs::{Entry, File, Fs, Lock, LockKind, Open};

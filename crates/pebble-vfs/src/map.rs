@@ -13,8 +13,11 @@ use std::io;
 use std::ops::Deref;
 use std::ptr::NonNull;
 use std::slice;
+use std::sync::Arc;
 
 use memmap2::{MmapOptions, MmapRaw};
+
+use crate::sim::Memory;
 
 /// How a map is about to be read; a hint to the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,6 +38,8 @@ enum Owner {
     Empty,
     /// A mapping of the kernel's.
     Os(MmapRaw),
+    /// The bytes of a simulated file.
+    Sim { _memory: Arc<Memory> },
 }
 
 /// Address, length and owner: what both kinds of map are made of.
@@ -64,6 +69,11 @@ impl Region {
             Some(base) => Self { base, len: raw.len(), owner: Owner::Os(raw) },
             None => Self::empty(),
         }
+    }
+
+    fn from_memory(memory: Arc<Memory>, len: usize) -> Self {
+        let len = len.min(memory.capacity());
+        Self { base: memory.base(), len, owner: Owner::Sim { _memory: memory } }
     }
 
     fn advise(&self, advice: Advice) -> io::Result<()> {
@@ -102,6 +112,11 @@ impl Map {
     /// Maps the whole of an open file that is not empty.
     pub(crate) fn of_file(file: &std::fs::File) -> io::Result<Self> {
         Ok(Self(Region::from_os(MmapOptions::new().map_raw_read_only(file)?)))
+    }
+
+    /// The first `len` bytes of a simulated file's memory.
+    pub(crate) fn of_memory(memory: Arc<Memory>, len: usize) -> Self {
+        Self(Region::from_memory(memory, len))
     }
 
     /// Tells the kernel how the bytes will be read. A hint; an error means that it was not taken.
@@ -146,6 +161,11 @@ impl MapMut {
     /// Maps the whole of an open file that is not empty.
     pub(crate) fn of_file(file: &std::fs::File) -> io::Result<Self> {
         Ok(Self(Region::from_os(MmapOptions::new().map_raw(file)?)))
+    }
+
+    /// The first `len` bytes of a simulated file's memory.
+    pub(crate) fn of_memory(memory: Arc<Memory>, len: usize) -> Self {
+        Self(Region::from_memory(memory, len))
     }
 
     /// The address of the first byte; dangling if the map is empty.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::Context;
-use crate::fs::{Entry, File, Fs, Lock, LockKind, Open};
+use crate::fs::{Entry, File, Fs, Lock, LockKind, Open, same_directory};
 use crate::map::{Map, MapMut};
 use crate::retry::{uninterrupted, write_all};
 
@@ -59,11 +59,7 @@ impl Fs for OsFs {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        if from.parent() != to.parent() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "rename across directories"))
-                .context("rename", from);
-        }
-        std::fs::rename(from, to).context("rename", from)
+        same_directory(from, to).and_then(|()| std::fs::rename(from, to)).context("rename", from)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
