@@ -58,11 +58,8 @@ struct Toolchain {
 
 impl Toolchain {
     fn of_this_machine(root: &Path) -> Self {
-        let answers = |words: [&str; 3]| {
-            let words = words.iter().filter(|word| !word.is_empty()).map(|word| (*word).to_owned()).collect();
-            Command { env: Vec::new(), words }.output(root).is_ok()
-        };
-        Self { nightly: answers(["cargo", "+nightly", "--version"]), cxx: answers(["c++", "--version", ""]) }
+        let answers = |words: &[&str]| Command::new(words).output(root).is_ok();
+        Self { nightly: answers(&["cargo", "+nightly", "--version"]), cxx: answers(&["c++", "--version"]) }
     }
 }
 

@@ -16,10 +16,14 @@ pub struct Command {
 }
 
 impl Command {
+    /// A program and its arguments.
+    pub fn new(words: &[&str]) -> Self {
+        Self { env: Vec::new(), words: words.iter().map(|word| (*word).to_owned()).collect() }
+    }
+
     /// `cargo` with these arguments.
     pub fn cargo(arguments: &[&str]) -> Self {
-        let words = ["cargo"].iter().chain(arguments).map(|word| (*word).to_owned()).collect();
-        Self { env: Vec::new(), words }
+        Self::new(&[&["cargo"], arguments].concat())
     }
 
     /// The same command with one more variable.
