@@ -22,14 +22,26 @@
 //! Errors are [`std::io::Error`] whose payload is an [`OpError`]: what was tried, on which path, and why
 //! it failed. [`is_no_space`] and [`os_code`] look through that wrapping.
 
+mod clock;
 mod error;
+pub mod fault;
 mod fs;
 mod map;
 mod os;
 mod retry;
 pub mod sim;
+mod trace;
 
+pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{OpError, is_no_space, op_error, os_code};
+pub use fault::FaultFs;
 pub use fs::{Entry, File, Fs, Lock, LockKind, Open};
 pub use map::{Advice, Map, MapMut};
 pub use os::OsFs;
+pub use sim::SimFs;
+pub use trace::TraceFs;
+
+/// Compiles and runs the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
