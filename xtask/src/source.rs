@@ -418,9 +418,10 @@ mod tests {
 
     #[test]
     fn test_items_end_where_the_item_ends() {
-        let given = "a; #[cfg(test)] #[allow(x)] mod t { fn f() { { } } } b; #[cfg(test)] use x::{y, z}; c;";
+        let given = "a; #[cfg(test)] #[allow(x)] mod t { fn f() { { } } } b; #[cfg(test)] use x::{y, z}; c; \
+                     #[cfg(test)] const D: [u8; 2] = d; e;";
         let production = text(&production(&code(given)));
-        assert_eq!(production.split_whitespace().collect::<Vec<_>>(), ["a;", "b;", ";", "c;"]);
+        assert_eq!(production.split_whitespace().collect::<Vec<_>>(), ["a;", "b;", ";", "c;", "e;"]);
     }
 
     #[test]

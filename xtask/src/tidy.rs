@@ -379,6 +379,7 @@ mod tests {
         caught(&check_file("docs/a.md", "Text.\n"), "begins with its title");
         caught(&check_file("docs/deep/a.md", "\n# A\n"), "begins with its title");
         caught(&check_file("docs/a.md", "# A\n\n# B\n"), "2 titles");
+        caught(&check_file("docs/a.md", "# A\n\n```\n# a comment\n```\n\n# B\n"), "2 titles");
         assert_eq!(check_file("crates/x/README.md", "Text.\n"), []);
     }
 
