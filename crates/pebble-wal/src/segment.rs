@@ -1,0 +1,275 @@
+//! One segment: its file, its memory, and the bytes at its front. The only file of the crate with `unsafe`.
+//!
+//! ```text
+//!    Map     file pages ◄── mapping ── AppendRegion       a store is in the kernel's hands at once
+//!    Write   file ◄── positioned write ── heap ── AppendRegion
+//! ```
+//!
+//! Threading: a segment belongs to the writer; its region is shared with readers, its file with the group commit.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pebble_format::log::{FRAME_HEADER_LEN, FrameHeader, LogPosition, SEGMENT_HEADER_LEN, SegmentHeader};
+use pebble_format::{AppendRegion, Appender, Corruption, Error, FileName, Result};
+use pebble_vfs::{File, Fs, MapMut, Open};
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::frame::Bytes;
+use crate::options::LogIo;
+
+/// Offsets within a segment are 32 bits wide; what a file holds behind this is not looked at.
+const SEGMENT_LEN_MAX: usize = (u32::MAX - 3) as usize;
+
+/// Where a segment's file is.
+pub(crate) fn path(dir: &Path, number: u32) -> PathBuf {
+    dir.join(FileName::Log(number.into()).to_string())
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Segment {
+    number: u32,
+    epoch: u32,
+    file: Arc<dyn File>,
+    appender: Appender,
+    io: LogIo,
+}
+
+/// Removes a segment's file; says whether it is gone. One that stays is in nobody's way: its number is not used
+/// again.
+pub(crate) fn remove(fs: &dyn Fs, dir: &Path, number: u32) -> bool {
+    match fs.remove(&path(dir, number)) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        Err(error) => {
+            tracing::warn!(%error, "a log segment that nobody needs stays");
+            false
+        }
+    }
+}
+
+/// A region over a mapping.
+fn map_region(map: MapMut) -> Appender {
+    let (base, len) = (map.base(), map.len());
+    // SAFETY: `MapMut` promises `len` initialised bytes at `base`, readable and writable, that stay where they are
+    // until it is dropped, and it moves into the region; no mapping is longer than `isize::MAX`. Nobody else in
+    // this process touches them: the directory's exclusive lock, which the caller of this crate holds, makes this
+    // log the only user of the file; the log maps a segment once, never writes a mapped segment through its file,
+    // and never reads it back that way.
+    unsafe { AppendRegion::from_raw(base, len, 0, Box::new(map)) }
+}
+
+impl Segment {
+    /// A new file with real blocks for `len` bytes, and no header yet. `io` says how it is to be written; where the
+    /// file system cannot do that, the segment's own [`Segment::io`] says how it is.
+    ///
+    /// Errors: those of the calls; no file is left behind then.
+    pub(crate) fn create(fs: &dyn Fs, dir: &Path, number: u32, len: usize, io: LogIo) -> io::Result<Self> {
+        let file = fs.open(&path(dir, number), Open::CreateNew)?;
+        let memory = Self::allocate(&*file, len, io);
+        match memory {
+            Ok((appender, io)) => Ok(Self { number, epoch: 0, file, appender, io }),
+            Err(error) => {
+                drop(file);
+                remove(fs, dir, number);
+                Err(error)
+            }
+        }
+    }
+
+    fn allocate(file: &dyn File, len: usize, io: LogIo) -> io::Result<(Appender, LogIo)> {
+        let unsupported = |error: &io::Error| error.kind() == io::ErrorKind::Unsupported;
+        match file.allocate(u64::try_from(len).unwrap_or(u64::MAX)) {
+            Ok(()) if io == LogIo::Map => match file.map_mut() {
+                Ok(map) if map.len() >= len => return Ok((map_region(map), LogIo::Map)),
+                Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(error) if unsupported(&error) => {}
+                Err(error) => return Err(error),
+            },
+            Ok(()) => {}
+            Err(error) if unsupported(&error) => {}
+            Err(error) => return Err(error),
+        }
+        Ok((AppendRegion::heap(len), LogIo::Write))
+    }
+
+    /// An existing file as it is, with nothing filled: [`Segment::recognise`] comes next.
+    ///
+    /// A file that may only be read, or that cannot be mapped, is read into memory.
+    pub(crate) fn open(fs: &dyn Fs, dir: &Path, number: u32, io: LogIo) -> io::Result<Self> {
+        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, Unsupported};
+        let path = path(dir, number);
+        let (file, io) = match fs.open(&path, Open::ReadWrite) {
+            Ok(file) => (file, io),
+            Err(error) if matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem) => {
+                (fs.open(&path, Open::Read)?, LogIo::Write)
+            }
+            Err(error) => return Err(error),
+        };
+        if io == LogIo::Map {
+            match file.map_mut() {
+                Ok(map) => return Ok(Self { number, epoch: 0, appender: map_region(map), file, io }),
+                Err(error) if error.kind() == Unsupported => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let len = usize::try_from(file.len()?).unwrap_or(usize::MAX).min(SEGMENT_LEN_MAX);
+        let mut appender = AppendRegion::heap(len);
+        file.read_exact_at(appender.spare(), 0)?;
+        Ok(Self { number, epoch: 0, file, appender, io: LogIo::Write })
+    }
+
+    /// Reads the header of an opened segment and takes it in, if `check` lets it.
+    pub(crate) fn recognise(
+        &mut self,
+        check: impl FnOnce(&SegmentHeader) -> Result<()>,
+    ) -> Result<SegmentHeader> {
+        let spare = self.appender.spare();
+        let Ok((header, _)) = SegmentHeader::read_from_prefix(spare) else {
+            let (expected, got) = (SEGMENT_HEADER_LEN as u64, spare.len() as u64);
+            return Err(Corruption::new("log segment length", 0, expected, got).into());
+        };
+        check(&header)?;
+        self.epoch = header.epoch.get();
+        self.appender.fill(SEGMENT_HEADER_LEN);
+        Ok(header)
+    }
+
+    /// Everything behind what is filled, to be checked for frames.
+    pub(crate) fn unfilled(&mut self) -> Bytes<'_> {
+        let (base, number, epoch) = (self.filled(), self.number, self.epoch);
+        let spare = self.appender.spare();
+        let len = spare.len().min(SEGMENT_LEN_MAX.saturating_sub(base));
+        Bytes { bytes: spare.get(..len).unwrap_or_default(), base, number, epoch }
+    }
+
+    /// Takes in the bytes up to the offset `end`, which [`Segment::unfilled`] showed to be whole frames.
+    pub(crate) fn accept(&mut self, end: usize) {
+        self.appender.fill(end.saturating_sub(self.filled()));
+    }
+
+    /// Begins a life: writes the header into an empty segment. The segment is of no use after an error.
+    pub(crate) fn begin(&mut self, header: &SegmentHeader) -> io::Result<()> {
+        self.number = header.number.get();
+        self.epoch = header.epoch.get();
+        let spare = self.appender.spare();
+        let to = spare.get_mut(..SEGMENT_HEADER_LEN).ok_or(io::ErrorKind::InvalidInput)?;
+        to.copy_from_slice(header.as_bytes());
+        if self.io == LogIo::Write {
+            self.file.write_at(to, 0)?;
+        }
+        self.appender.fill(SEGMENT_HEADER_LEN);
+        Ok(())
+    }
+
+    /// Appends a frame of `len` payload bytes and gives the payload's offset. The caller has seen to
+    /// [`Segment::room`].
+    ///
+    /// Errors: those of the write, in [`LogIo::Write`]; part of the frame may then be in the file, so no other may
+    /// follow it.
+    #[inline]
+    pub(crate) fn append(
+        &mut self,
+        len: u32,
+        count: u32,
+        promise: LogPosition,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> io::Result<usize> {
+        let offset = self.appender.filled();
+        let place = u32::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let frame_len = frame_len(len);
+        let frame = self.appender.spare().get_mut(..frame_len).ok_or(io::ErrorKind::InvalidInput)?;
+        let (head, payload) = frame.split_at_mut(FRAME_HEADER_LEN);
+        fill(payload);
+        let mut header = FrameHeader {
+            crc: 0.into(),
+            len: len.into(),
+            count: count.into(),
+            epoch: self.epoch.into(),
+            promise: promise.0.into(),
+        };
+        header.crc = header.checksum(place, payload).into();
+        head.copy_from_slice(header.as_bytes());
+        if self.io == LogIo::Write {
+            self.file.write_at(frame, place.into())?;
+        }
+        self.appender.fill(frame_len);
+        Ok(offset + FRAME_HEADER_LEN)
+    }
+
+    /// Bytes that frames may still take.
+    #[inline]
+    pub(crate) fn room(&self) -> usize {
+        self.capacity().saturating_sub(self.filled())
+    }
+
+    /// Whether there is no frame yet.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.filled() == SEGMENT_HEADER_LEN
+    }
+
+    /// Where the segment's frames end.
+    #[inline]
+    pub(crate) fn end(&self) -> LogPosition {
+        // What is filled never exceeds the capacity, which is cut to 32 bits.
+        LogPosition::new(self.number, u32::try_from(self.filled()).unwrap_or(u32::MAX))
+    }
+
+    /// Empties the segment for another life, if nobody reads it any more; says whether it did.
+    pub(crate) fn recycle(&mut self) -> bool {
+        self.appender.recycle()
+    }
+
+    /// Makes sure that all of the segment has real blocks, so that no store can run out of space.
+    pub(crate) fn reserve(&self) -> io::Result<()> {
+        match self.file.allocate(u64::try_from(self.appender.region().capacity()).unwrap_or(u64::MAX)) {
+            Err(error) if self.io == LogIo::Write && error.kind() == io::ErrorKind::Unsupported => Ok(()),
+            result => result,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn filled(&self) -> usize {
+        self.appender.filled()
+    }
+
+    #[inline]
+    pub(crate) fn capacity(&self) -> usize {
+        self.appender.region().capacity().min(SEGMENT_LEN_MAX)
+    }
+
+    #[inline]
+    pub(crate) fn region(&self) -> &Arc<AppendRegion> {
+        self.appender.region()
+    }
+
+    pub(crate) fn file(&self) -> &Arc<dyn File> {
+        &self.file
+    }
+
+    #[inline]
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    pub(crate) fn io(&self) -> LogIo {
+        self.io
+    }
+}
+
+/// Bytes of a frame with a payload of `len` bytes.
+#[inline]
+pub(crate) fn frame_len(len: u32) -> usize {
+    // A usize has at least 32 bits on every system that has memory maps; a sum that is too large fits in no
+    // segment.
+    usize::try_from(len).unwrap_or(usize::MAX).saturating_add(FRAME_HEADER_LEN)
+}
+
+/// The error of bytes in a segment's file, with the file named.
+pub(crate) fn in_segment(number: u32, error: impl Into<Error>) -> Error {
+    error.into().in_file(&FileName::Log(number.into()).to_string())
+}

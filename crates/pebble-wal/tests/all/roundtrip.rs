@@ -1,0 +1,165 @@
+//! What is appended is replayed: over segments, sizes, both ways of writing, and the real file system.
+
+use std::sync::Arc;
+
+use pebble_format::Error;
+use pebble_vfs::{Fs, OsFs, TraceFs};
+use pebble_wal::{LogIo, LogOptions, LogPosition, LogWriter, Recovery, recover};
+
+use crate::support::*;
+
+#[test]
+fn many_segments_are_replayed_in_order() {
+    for io in BOTH {
+        let (_, fs) = sim(1);
+        let mut log = create(&fs, io);
+        for index in 0..400 {
+            let before = log.segment();
+            let appended = append(&mut log, index);
+            assert_eq!(appended.end, log.end());
+            assert_eq!(appended.new_segment, index == 0 || log.segment() != before);
+            assert_eq!(log.region().tail(appended.offset), Some(&payload(index)[..]));
+        }
+        assert!(log.segment() > 8, "{}", log.segment());
+        assert_eq!(replayed(&fs, 1), (0..400).collect::<Vec<_>>());
+        let recovered = strict(&fs, 1, LogPosition::ZERO).unwrap();
+        assert_eq!((recovered.end, recovered.sealed), (log.end(), false));
+        assert_eq!((recovered.dropped_bytes, recovered.next_segment), (0, log.segment() + 1));
+    }
+}
+
+#[test]
+fn segments_double_up_to_the_largest() {
+    let (_, fs) = sim(2);
+    let mut log = create(&fs, LogIo::Map);
+    for index in 0..200 {
+        append(&mut log, index);
+    }
+    let lengths: Vec<u64> = files(&*fs).into_iter().map(|(_, len)| len >> 10).collect();
+    assert_eq!(lengths[..4], [4, 8, 16, 16]);
+    assert_eq!(log.disk_bytes(), lengths.iter().sum::<u64>() << 10);
+    assert_eq!((log.mapped_bytes(), log.heap_bytes()), (log.disk_bytes(), 0));
+}
+
+#[test]
+fn a_payload_larger_than_any_segment_gets_its_own() {
+    for io in BOTH {
+        let (_, fs) = sim(3);
+        let mut log = create(&fs, io);
+        append(&mut log, 0);
+        let large = sized(1, 102_280);
+        let appended = try_append(&mut log, &large).unwrap();
+        assert!(appended.new_segment);
+        append(&mut log, 2);
+        assert_eq!(replayed(&fs, 1), [0, 1, 2]);
+        let lengths: Vec<u64> = files(&*fs).into_iter().map(|(_, len)| len).collect();
+        assert_eq!(lengths, [4096, 102_400, 16_384]);
+    }
+}
+
+#[test]
+fn every_length_fits_up_to_the_very_end_of_a_segment() {
+    for len in (3900..4100).step_by(4) {
+        let (_, fs) = sim(4);
+        let mut log = create(&fs, LogIo::Map);
+        try_append(&mut log, &sized(0, len)).unwrap();
+        let floor = log.seal().unwrap();
+        let recovered = strict(&fs, 1, floor).unwrap();
+        assert!(recovered.sealed);
+        assert_eq!(indexes(&recovered), [0], "{len}");
+    }
+}
+
+#[test]
+fn wrong_lengths_and_counts_are_refused_and_change_nothing() {
+    let (_, fs) = sim(5);
+    let mut log = create(&fs, LogIo::Map);
+    let end = log.end();
+    for (len, count) in [(0, 1), (3, 1), (5, 1), (4, 0), (0, 0), ((2 << 30) + 4, 1), (usize::MAX - 3, 1)] {
+        let error = log.append(len, count, |_| unreachable!()).unwrap_err();
+        assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
+    }
+    assert_eq!(log.end(), end);
+    for (min, max) in [(0, 4096), (4095, 8192), (8192, 4096), (4096, u32::MAX)] {
+        let options = LogOptions { segment_len_min: min, segment_len_max: max, ..options(LogIo::Map) };
+        assert!(LogWriter::create(Arc::clone(&fs), dir(), options, 9, LogPosition::ZERO).is_err());
+    }
+    assert_eq!(files(&*fs).len(), 1);
+}
+
+#[test]
+fn an_empty_directory_is_an_empty_log() {
+    let (_, fs) = sim(6);
+    let recovered = strict(&fs, 1, LogPosition::ZERO).unwrap();
+    assert_eq!((recovered.end, recovered.next_segment), (LogPosition::new(1, 0), 1));
+    assert_eq!(recovered.frames().count(), 0);
+    let mut log = LogWriter::resume(Arc::clone(&fs), dir(), options(LogIo::Map), recovered).unwrap();
+    append(&mut log, 0);
+    assert_eq!((log.segment(), replayed(&fs, 1)), (1, vec![0]));
+}
+
+#[test]
+fn the_real_file_system_gives_the_same() {
+    for io in BOTH {
+        let temp = tempfile::tempdir().unwrap();
+        let fs: Arc<dyn Fs> = Arc::new(OsFs);
+        let mut log =
+            LogWriter::create(Arc::clone(&fs), temp.path(), options(io), 1, LogPosition::ZERO).unwrap();
+        assert_eq!(log.io(), io);
+        for index in 0..200 {
+            append(&mut log, index);
+            if index == 100 {
+                log.sync_handle().persist().unwrap();
+            }
+        }
+        let floor = log.seal().unwrap();
+        drop(log);
+        for reading in BOTH {
+            let recovered = recover(&fs, temp.path(), UUID, 1, floor, Recovery::Strict, reading).unwrap();
+            assert_eq!(indexes(&recovered), (0..200).collect::<Vec<_>>());
+            assert!(recovered.sealed && recovered.promise >= LogPosition::new(1, 64));
+        }
+    }
+}
+
+#[test]
+fn an_append_makes_no_call_and_a_sync_only_those_it_owes() {
+    let (_, fs) = sim(7);
+    let trace = TraceFs::new(fs, dir());
+    let fs: Arc<dyn Fs> = Arc::new(trace.clone());
+    let mut log = create(&fs, LogIo::Map);
+    let sync = log.sync_handle();
+    trace.clear();
+    for index in 0..3 {
+        append(&mut log, index);
+    }
+    assert_eq!(trace.transcript(), "");
+    sync.persist().unwrap();
+    sync.persist().unwrap();
+    sync.wait_durable(log.end()).unwrap();
+    assert_eq!(trace.transcript(), "sync-dir .\nsync 000001.log\n");
+    trace.clear();
+
+    append(&mut log, 3);
+    log.rotate().unwrap();
+    append(&mut log, 4);
+    assert_eq!(trace.transcript(), "create 000002.log\nallocate 000002.log 8192\nmap-mut 000002.log\n");
+    trace.clear();
+    sync.wait_durable(log.end()).unwrap();
+    assert_eq!(trace.transcript(), "sync-dir .\nsync 000001.log\nsync 000002.log\n");
+    trace.clear();
+
+    log.rotate().unwrap();
+    log.rotate().unwrap();
+    append(&mut log, 5);
+    sync.persist().unwrap();
+    log.retire(3);
+    append(&mut log, 6);
+    sync.persist().unwrap();
+    assert_eq!(
+        trace.transcript(),
+        "create 000003.log\nallocate 000003.log 16384\nmap-mut 000003.log\nsync-dir .\nsync 000003.log\n\
+         remove 000001.log\nremove 000002.log\nsync 000003.log\n"
+    );
+    assert_eq!(sync.syncs(), 4);
+}
