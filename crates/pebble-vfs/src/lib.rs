@@ -22,11 +22,15 @@
 //! Errors are [`std::io::Error`] whose payload is an [`OpError`]: what was tried, on which path, and why
 //! it failed. [`is_no_space`] and [`os_code`] look through that wrapping.
 
+#![deny(unsafe_code)]
+
 mod clock;
 mod error;
 pub mod fault;
 mod fs;
+#[allow(unsafe_code, reason = "memory that the kernel, or a simulated file, owns")]
 mod map;
+#[allow(unsafe_code, reason = "system calls that the standard library does not offer")]
 mod os;
 mod retry;
 pub mod sim;

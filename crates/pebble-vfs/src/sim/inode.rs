@@ -284,12 +284,10 @@ impl Content {
     }
 
     fn duplicate(&self) -> Self {
-        let live = self.live.as_ref().and_then(|live| {
-            let memory = Memory::zeroed(live.len).ok()?;
-            let mut seen = vec![0; live.len];
-            live.memory.load(0, &mut seen);
-            memory.store(0, &seen);
-            Some(Live { memory: Arc::new(memory), len: live.len, mapped_mut: false })
+        let live = self.live.as_ref().map(|live| Live {
+            memory: Arc::new(live.memory.duplicate()),
+            len: live.len,
+            mapped_mut: false,
         });
         Self {
             durable: Arc::clone(&self.durable),

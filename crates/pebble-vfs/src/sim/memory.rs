@@ -5,6 +5,7 @@
 //! new, word by word, which is also all that a power cut would promise.
 
 use std::io;
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -20,6 +21,15 @@ pub(crate) struct Memory {
     pages: Vec<Page>,
 }
 
+/// A piece of a range: either whole words, or a part of one.
+struct Run<'m> {
+    words: &'m [AtomicU64],
+    /// Bytes of the first word that are not meant.
+    skip: usize,
+    /// Which of the caller's bytes.
+    part: Range<usize>,
+}
+
 impl Memory {
     /// At least `capacity` bytes of zeros; `OutOfMemory` if there are not so many.
     pub(crate) fn zeroed(capacity: usize) -> io::Result<Self> {
@@ -28,6 +38,13 @@ impl Memory {
         pages.try_reserve_exact(count)?;
         pages.resize_with(count, || Page([const { AtomicU64::new(0) }; WORDS]));
         Ok(Self { pages })
+    }
+
+    /// The same bytes at another address.
+    pub(crate) fn duplicate(&self) -> Self {
+        let page =
+            |page: &Page| Page(std::array::from_fn(|index| AtomicU64::new(page.0[index].load(Relaxed))));
+        Self { pages: self.pages.iter().map(page).collect() }
     }
 
     /// Bytes that fit.
@@ -41,58 +58,62 @@ impl Memory {
         NonNull::from(self.pages.as_slice()).cast()
     }
 
-    /// The words that bytes `offset..offset + len` touch, each with the part of it that is meant: the
-    /// word, the first byte inside it, and the range of the caller's bytes.
-    fn words(
-        &self,
-        offset: usize,
-        len: usize,
-    ) -> impl Iterator<Item = (&AtomicU64, usize, std::ops::Range<usize>)> {
+    /// Cuts bytes `offset..offset + len` into runs of whole words of one page, and parts of single words.
+    fn runs(&self, offset: usize, len: usize) -> impl Iterator<Item = Run<'_>> {
         let mut done = 0;
         std::iter::from_fn(move || {
-            if done == len {
+            let (at, left) = (offset + done, len - done);
+            if left == 0 {
                 return None;
             }
-            let at = offset + done;
-            let word = &self.pages[at / PAGE].0[at % PAGE / WORD];
-            let part = done..len.min(done + WORD - at % WORD);
-            done = part.end;
-            Some((word, at % WORD, part))
+            let (first, skip) = (at % PAGE / WORD, at % WORD);
+            let whole = if skip == 0 { (left / WORD).min(WORDS - first) } else { 0 };
+            let words = &self.pages[at / PAGE].0[first..first + whole.max(1)];
+            let count = if whole > 0 { whole * WORD } else { left.min(WORD - skip) };
+            done += count;
+            Some(Run { words, skip, part: done - count..done })
         })
     }
 
     /// Copies bytes out. Panics if the range exceeds the capacity.
     pub(crate) fn load(&self, offset: usize, out: &mut [u8]) {
-        for (word, from, part) in self.words(offset, out.len()) {
-            let bytes = word.load(Relaxed).to_ne_bytes();
-            let to = &mut out[part];
-            to.copy_from_slice(&bytes[from..from + to.len()]);
+        for Run { words, skip, part } in self.runs(offset, out.len()) {
+            let (whole, rest) = out[part].as_chunks_mut::<WORD>();
+            for (word, to) in words.iter().zip(whole) {
+                *to = word.load(Relaxed).to_ne_bytes();
+            }
+            if !rest.is_empty() {
+                rest.copy_from_slice(&words[0].load(Relaxed).to_ne_bytes()[skip..skip + rest.len()]);
+            }
         }
     }
 
     /// Copies bytes in. Panics if the range exceeds the capacity.
     pub(crate) fn store(&self, offset: usize, bytes: &[u8]) {
-        for (word, at, part) in self.words(offset, bytes.len()) {
-            let bytes = &bytes[part];
-            match <[u8; WORD]>::try_from(bytes) {
-                Ok(whole) => word.store(u64::from_ne_bytes(whole), Relaxed),
+        for Run { words, skip, part } in self.runs(offset, bytes.len()) {
+            let (whole, rest) = bytes[part].as_chunks::<WORD>();
+            for (word, from) in words.iter().zip(whole) {
+                word.store(u64::from_ne_bytes(*from), Relaxed);
+            }
+            if !rest.is_empty() {
                 // A neighbour's mapped store into the same word is never undone: the exchange sees it.
-                Err(_) => {
-                    _ = word.fetch_update(Relaxed, Relaxed, |old| {
-                        let mut new = old.to_ne_bytes();
-                        new[at..at + bytes.len()].copy_from_slice(bytes);
-                        Some(u64::from_ne_bytes(new))
-                    })
-                }
+                _ = words[0].fetch_update(Relaxed, Relaxed, |old| {
+                    let mut new = old.to_ne_bytes();
+                    new[skip..skip + rest.len()].copy_from_slice(rest);
+                    Some(u64::from_ne_bytes(new))
+                });
             }
         }
     }
 
     /// Whether the bytes at `offset` equal `bytes`. Panics if the range exceeds the capacity.
     pub(crate) fn matches(&self, offset: usize, bytes: &[u8]) -> bool {
-        self.words(offset, bytes.len()).all(|(word, from, part)| {
-            let bytes = &bytes[part];
-            word.load(Relaxed).to_ne_bytes()[from..from + bytes.len()] == *bytes
+        self.runs(offset, bytes.len()).all(|Run { words, skip, part }| {
+            let (whole, rest) = bytes[part].as_chunks::<WORD>();
+            let same =
+                |(word, other): (&AtomicU64, &[u8; WORD])| word.load(Relaxed) == u64::from_ne_bytes(*other);
+            words.iter().zip(whole).all(same)
+                && (rest.is_empty() || words[0].load(Relaxed).to_ne_bytes()[skip..skip + rest.len()] == *rest)
         })
     }
 
@@ -130,11 +151,22 @@ mod tests {
     }
 
     #[test]
+    #[allow(unsafe_code, reason = "what the owner of a map does")]
     fn stores_through_the_address_are_seen() {
         let memory = Memory::zeroed(10).unwrap();
         // SAFETY: inside the memory, which lives, and not shared with another thread.
         unsafe { memory.base().add(9).write(7) };
         assert!(memory.matches(8, &[0, 7]));
+    }
+
+    #[test]
+    fn a_duplicate_is_apart() {
+        let memory = Memory::zeroed(PAGE + 1).unwrap();
+        memory.store(PAGE - 1, b"ab");
+        let other = memory.duplicate();
+        memory.store(PAGE - 1, b"xy");
+        assert!(other.matches(PAGE - 2, b"\0ab\0"));
+        assert_eq!(other.capacity(), memory.capacity());
     }
 
     #[test]

@@ -144,6 +144,10 @@ fn names_change_and_are_listed_in_order() {
     let listed: Vec<_> = OsFs.list(dir.path()).unwrap();
     let listed: Vec<_> = listed.iter().map(|e| (e.name.to_str().unwrap(), e.len, e.is_file)).collect();
     assert_eq!(listed, [("c", 3, true), ("d", 0, false)]);
+    for number in 0..64 {
+        OsFs.open(&at("d").join(format!("{:02}", number * 37 % 64)), Open::CreateNew).unwrap();
+    }
+    assert!(OsFs.list(&at("d")).unwrap().is_sorted_by(|a, b| a.name < b.name));
     assert_eq!(OsFs.metadata(&at("a")).unwrap(), None);
     assert_eq!(OsFs.metadata(&at("c")).unwrap().unwrap().len, 3);
     assert_eq!(OsFs.remove(&at("a")).unwrap_err().kind(), ErrorKind::NotFound);

@@ -235,6 +235,17 @@ fn every_subset_of_unsynced_sectors_appears() {
 }
 
 #[test]
+fn files_keep_their_sectors_independently() {
+    let (fs, file) = three_sectors();
+    let other = create(&fs, "b", &[1; 512]);
+    other.sync_data().unwrap();
+    fs.sync_dir(path("/")).unwrap();
+    file.write_at(&[2], 0).unwrap();
+    other.write_at(&[2], 0).unwrap();
+    assert_eq!(outcomes(&fs, |fs| (heads(fs, "a"), heads(fs, "b"))).len(), 4);
+}
+
+#[test]
 fn a_grown_file_has_any_length_and_may_run_ahead_of_its_data() {
     let fs = SimFs::new(3);
     let file = create(&fs, "a", &[1; 100]);
@@ -356,6 +367,10 @@ fn blocks_are_durable_with_the_data() {
     assert_eq!(lost.map_mut().unwrap_err().kind(), ErrorKind::InvalidInput);
     file.sync_data().unwrap();
     assert_eq!(open(&fs.crash_with(CrashImage::NothingUnsynced)).map_mut().unwrap().len(), 4096);
+    file.truncate(8192).unwrap();
+    file.sync_data().unwrap();
+    let holes = open(&fs.crash_with(CrashImage::NothingUnsynced));
+    assert_eq!(holes.map_mut().unwrap_err().kind(), ErrorKind::InvalidInput);
 }
 
 #[test]
