@@ -11,7 +11,8 @@
 //! # The contract of a cursor
 //!
 //! - **C1 order.** A cursor walks records in the order of [`InternalKey`], each once.
-//! - **C2 position.** It stands on a record or on none; [`Cursor::record`] is `None` when it is new, exhausted or failed.
+//! - **C2 position.** It stands on a record or on none; [`Cursor::record`] is `None` when it is new, exhausted or
+//! failed.
 //! - **C3 seeks** are absolute: they do not depend on where the cursor stood, and revive an exhausted cursor.
 //! - **C4 steps** from no position stay there, without error.
 //! - **C5 errors stick.** After an `Err` every call gives that same error, and `record` gives `None`: a cursor that
@@ -21,6 +22,15 @@
 //! Threading: a cursor belongs to one thread at a time. No I/O and no unsafe code stand in this crate.
 
 #![forbid(unsafe_code)]
+
+mod concat;
+mod merge;
+mod sticky;
+mod visible;
+
+pub use concat::{Concat, Source};
+pub use merge::Merge;
+pub use visible::Visible;
 
 use pebble_format::{InternalKey, PinnedRecord, RecordRef, Result};
 

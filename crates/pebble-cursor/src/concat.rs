@@ -1,0 +1,205 @@
+//! A sorted run: many cursors side by side, read as one, opened when they are reached.
+//!
+//! ```text
+//!   Source   [a … f] [g … m] [n … z]      bounds known, nothing opened
+//!                       │
+//!   Concat          open(1)               one child open at a time
+//! ```
+//!
+//! Threading: as every [`Cursor`].
+
+use pebble_format::{InternalKey, PinnedRecord, RecordRef, Result};
+
+use crate::Cursor;
+use crate::sticky::Sticky;
+
+/// The children of a [`Concat`], in ascending order and without overlap.
+pub trait Source {
+    /// What a child is read with.
+    type Cursor: Cursor;
+
+    /// Number of children.
+    fn len(&self) -> usize;
+
+    /// Whether there is no child.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A lower bound of child `index`; best its first key. `index` is below [`Source::len`], here and below.
+    fn first_key(&self, index: usize) -> InternalKey<'_>;
+
+    /// An upper bound of child `index`, below the next child's lower bound; best its last key.
+    fn last_key(&self, index: usize) -> InternalKey<'_>;
+
+    /// Opens child `index`, at no position.
+    fn open(&self, index: usize) -> Result<Self::Cursor>;
+}
+
+/// A cursor over the children of a [`Source`] in order.
+///
+/// Cost: a step is the child's step; a seek is a binary search over the bounds, then the child's seek. The child
+/// last read stays open, so that seeks close to each other open nothing.
+#[derive(Debug)]
+pub struct Concat<S: Source> {
+    source: S,
+    child: Option<(usize, S::Cursor)>,
+    /// Whether the child stands on a record, which is then the record of the whole.
+    positioned: bool,
+    sticky: Sticky,
+}
+
+impl<S: Source> Concat<S> {
+    /// A cursor at no position. Opens nothing.
+    pub fn new(source: S) -> Self {
+        Self { source, child: None, positioned: false, sticky: Sticky::default() }
+    }
+
+    /// The children.
+    pub fn source(&self) -> &S {
+        &self.source
+    }
+
+    /// Moves within child `index` and, while that finds nothing, on to the first record of its successors.
+    fn enter_forward(
+        &mut self,
+        index: usize,
+        movement: impl FnOnce(&mut S::Cursor) -> Result<()>,
+    ) -> Result<()> {
+        self.positioned = false;
+        if index < self.source.len() {
+            self.enter(index, movement)?;
+            self.settle_forward(index)?;
+        }
+        Ok(())
+    }
+
+    /// As [`Concat::enter_forward`], on to the last record of the predecessors.
+    fn enter_backward(
+        &mut self,
+        index: Option<usize>,
+        movement: impl FnOnce(&mut S::Cursor) -> Result<()>,
+    ) -> Result<()> {
+        self.positioned = false;
+        if let Some(index) = index {
+            self.enter(index, movement)?;
+            self.settle_backward(index)?;
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, index: usize, movement: impl FnOnce(&mut S::Cursor) -> Result<()>) -> Result<()> {
+        match &mut self.child {
+            Some((open, child)) if *open == index => movement(child)?,
+            _ => {
+                let mut child = self.source.open(index)?;
+                movement(&mut child)?;
+                self.child = Some((index, child));
+            }
+        }
+        self.positioned = self.child.as_ref().is_some_and(|(_, child)| child.record().is_some());
+        Ok(())
+    }
+
+    fn settle_forward(&mut self, from: usize) -> Result<()> {
+        for index in from + 1..self.source.len() {
+            if self.positioned {
+                break;
+            }
+            self.enter(index, S::Cursor::first)?;
+        }
+        Ok(())
+    }
+
+    fn settle_backward(&mut self, from: usize) -> Result<()> {
+        for index in (0..from).rev() {
+            if self.positioned {
+                break;
+            }
+            self.enter(index, S::Cursor::last)?;
+        }
+        Ok(())
+    }
+
+    fn step(
+        &mut self,
+        movement: fn(&mut S::Cursor) -> Result<()>,
+        settle: fn(&mut Self, usize) -> Result<()>,
+    ) -> Result<()> {
+        let Some((index, child)) = self.child.as_mut().filter(|_| self.positioned) else { return Ok(()) };
+        movement(child)?;
+        if child.record().is_none() {
+            let index = *index;
+            self.positioned = false;
+            settle(self, index)?;
+        }
+        Ok(())
+    }
+
+    /// The number of children for which `before` holds, which is true for a front part of them.
+    fn partition(&self, before: impl Fn(&S, usize) -> bool) -> usize {
+        let (mut low, mut high) = (0, self.source.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            if before(&self.source, middle) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+}
+
+impl<S: Source> Cursor for Concat<S> {
+    fn first(&mut self) -> Result<()> {
+        self.sticky.check()?;
+        let done = self.enter_forward(0, S::Cursor::first);
+        self.sticky.keep(done)
+    }
+
+    fn last(&mut self) -> Result<()> {
+        self.sticky.check()?;
+        let done = self.enter_backward(self.source.len().checked_sub(1), S::Cursor::last);
+        self.sticky.keep(done)
+    }
+
+    fn seek(&mut self, target: InternalKey<'_>) -> Result<()> {
+        self.sticky.check()?;
+        let index = self.partition(|source, index| source.last_key(index) < target);
+        let done = self.enter_forward(index, |child| child.seek(target));
+        self.sticky.keep(done)
+    }
+
+    fn seek_before(&mut self, target: InternalKey<'_>) -> Result<()> {
+        self.sticky.check()?;
+        let count = self.partition(|source, index| source.first_key(index) < target);
+        let done = self.enter_backward(count.checked_sub(1), |child| child.seek_before(target));
+        self.sticky.keep(done)
+    }
+
+    #[inline]
+    fn next(&mut self) -> Result<()> {
+        self.sticky.check()?;
+        let done = self.step(S::Cursor::next, Self::settle_forward);
+        self.sticky.keep(done)
+    }
+
+    #[inline]
+    fn prev(&mut self) -> Result<()> {
+        self.sticky.check()?;
+        let done = self.step(S::Cursor::prev, Self::settle_backward);
+        self.sticky.keep(done)
+    }
+
+    #[inline]
+    fn record(&self) -> Option<RecordRef<'_>> {
+        let (_, child) = self.child.as_ref().filter(|_| self.positioned && !self.sticky.failed())?;
+        child.record()
+    }
+
+    fn pinned(&self) -> Option<PinnedRecord> {
+        let (_, child) = self.child.as_ref().filter(|_| self.positioned && !self.sticky.failed())?;
+        child.pinned()
+    }
+}

@@ -1,0 +1,325 @@
+//! What a reader at one sequence number sees: the newest version of each key that is not newer than it, unless that
+//! is a tombstone.
+//!
+//! ```text
+//!   reader at 5:    a#7 put   a#4 put   a#2 put   b#5 delete   b#1 put   c#3 put
+//!                     ·        seen        ·          ·           ·       seen
+//! ```
+//!
+//! Forward, the inner cursor stands on the record that is shown. Backward, the versions of a key come oldest first,
+//! so the newest visible one is known only once the inner cursor has passed it: it is pinned, and shown from there.
+//!
+//! Threading: as every [`Cursor`].
+
+use std::ops::Bound;
+
+use pebble_format::{InternalKey, KeyspaceId, PinnedRecord, RecordRef, Result, Seqno, Trailer};
+
+use crate::Cursor;
+use crate::sticky::Sticky;
+
+/// After so many steps over versions of one key a seek is cheaper than going on.
+const STEPS_BEFORE_SEEK: u32 = 16;
+
+/// Where the record shown stands.
+#[derive(Debug)]
+enum Place {
+    /// Nowhere.
+    Off,
+    /// Under the inner cursor.
+    Under,
+    /// Here; the inner cursor stands before every version of its key, or on nothing.
+    Held(PinnedRecord),
+}
+
+/// A walk over the visible keys of one keyspace within bounds. It keeps the rules C2 to C6 of a [`Cursor`]; its
+/// order is that of user keys, each at most once.
+///
+/// Cost: forward, a step copies the key into a buffer that is reused, so that its older versions can be told;
+/// backward, it counts one reference per record. Records that are passed unseen are counted in [`Visible::skipped`].
+#[derive(Debug)]
+pub struct Visible<C: Cursor> {
+    cursor: C,
+    keyspace: KeyspaceId,
+    lo: Bound<Box<[u8]>>,
+    hi: Bound<Box<[u8]>>,
+    seqno: Seqno,
+    place: Place,
+    /// The key whose versions are being passed; meaningful within one call only.
+    key: Vec<u8>,
+    skipped: u64,
+    sticky: Sticky,
+}
+
+impl<C: Cursor> Visible<C> {
+    /// What a reader at `seqno` sees through `cursor`, of the keys of `keyspace` from `lo` to `hi`. At no position.
+    pub fn new(
+        cursor: C,
+        keyspace: KeyspaceId,
+        lo: Bound<Box<[u8]>>,
+        hi: Bound<Box<[u8]>>,
+        seqno: Seqno,
+    ) -> Self {
+        Self {
+            cursor,
+            keyspace,
+            lo,
+            hi,
+            seqno,
+            place: Place::Off,
+            key: Vec::new(),
+            skipped: 0,
+            sticky: Sticky::default(),
+        }
+    }
+
+    /// Moves to the first visible key.
+    pub fn first(&mut self) -> Result<()> {
+        self.run(Self::enter_first)
+    }
+
+    /// Moves to the last visible key.
+    pub fn last(&mut self) -> Result<()> {
+        self.run(Self::enter_last)
+    }
+
+    /// Moves to the first visible key at or after `user_key`.
+    pub fn seek(&mut self, user_key: &[u8]) -> Result<()> {
+        self.run(|this| {
+            if !above(&this.lo, user_key) {
+                return this.enter_first();
+            }
+            this.cursor.seek(InternalKey::lookup(this.keyspace, user_key, this.seqno))?;
+            this.settle_forward(false)
+        })
+    }
+
+    /// Moves to the last visible key at or before `user_key`.
+    pub fn seek_for_prev(&mut self, user_key: &[u8]) -> Result<()> {
+        self.run(|this| {
+            if !below(&this.hi, user_key) {
+                return this.enter_last();
+            }
+            this.cursor.seek_before(behind(this.keyspace, user_key))?;
+            this.settle_backward()
+        })
+    }
+
+    /// Moves to the next visible key.
+    #[expect(clippy::should_implement_trait, reason = "the cursor's verb; an Iterator cannot lend")]
+    #[inline]
+    pub fn next(&mut self) -> Result<()> {
+        self.run(|this| match std::mem::replace(&mut this.place, Place::Off) {
+            Place::Off => Ok(()),
+            Place::Under => {
+                this.remember();
+                this.cursor.next()?;
+                this.settle_forward(true)
+            }
+            Place::Held(record) => {
+                this.cursor.seek(behind(this.keyspace, record.record().key()))?;
+                this.settle_forward(false)
+            }
+        })
+    }
+
+    /// Moves to the previous visible key.
+    #[inline]
+    pub fn prev(&mut self) -> Result<()> {
+        self.run(|this| match std::mem::replace(&mut this.place, Place::Off) {
+            Place::Off => Ok(()),
+            Place::Under => {
+                this.remember();
+                this.cursor.seek_before(ahead(this.keyspace, &this.key))?;
+                this.settle_backward()
+            }
+            Place::Held(_) => this.settle_backward(),
+        })
+    }
+
+    /// The record under the cursor: never a tombstone.
+    #[inline]
+    pub fn record(&self) -> Option<RecordRef<'_>> {
+        match &self.place {
+            Place::Off => None,
+            Place::Under => self.cursor.record(),
+            Place::Held(record) => Some(record.record()),
+        }
+    }
+
+    /// The record under the cursor, pinned. Cost: a reference count.
+    pub fn pinned(&self) -> Option<PinnedRecord> {
+        match &self.place {
+            Place::Off => None,
+            Place::Under => self.cursor.pinned(),
+            Place::Held(record) => Some(record.clone()),
+        }
+    }
+
+    /// How many records were passed without being shown, since the cursor was made: versions too new, versions
+    /// shadowed, tombstones. Of a long row of versions of one key only the first few are counted, for the rest is
+    /// jumped. A large number against the keys shown says that a compaction would pay.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    #[inline]
+    fn run(&mut self, movement: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        self.sticky.check()?;
+        let done = movement(self);
+        if done.is_err() {
+            self.place = Place::Off;
+        }
+        self.sticky.keep(done)
+    }
+
+    fn enter_first(&mut self) -> Result<()> {
+        let target = match &self.lo {
+            Bound::Unbounded => InternalKey::lookup(self.keyspace, b"", self.seqno),
+            Bound::Included(key) => InternalKey::lookup(self.keyspace, key, self.seqno),
+            Bound::Excluded(key) => behind(self.keyspace, key),
+        };
+        self.cursor.seek(target)?;
+        self.settle_forward(false)
+    }
+
+    fn enter_last(&mut self) -> Result<()> {
+        match &self.hi {
+            Bound::Included(key) => self.cursor.seek_before(behind(self.keyspace, key))?,
+            Bound::Excluded(key) => self.cursor.seek_before(ahead(self.keyspace, key))?,
+            Bound::Unbounded => match self.keyspace.0.checked_add(1) {
+                Some(following) => self.cursor.seek_before(ahead(KeyspaceId(following), b""))?,
+                None => self.cursor.last()?,
+            },
+        }
+        self.settle_backward()
+    }
+
+    /// Copies the key under the inner cursor.
+    #[inline]
+    fn remember(&mut self) {
+        if let Some(record) = self.cursor.record() {
+            self.key.clear();
+            self.key.extend_from_slice(record.key());
+        }
+    }
+
+    /// Goes forward to the first record that is shown, from the inner cursor's record on. With `passing`, versions of
+    /// `self.key` are not.
+    fn settle_forward(&mut self, mut passing: bool) -> Result<()> {
+        self.place = Place::Off;
+        let mut steps = 0;
+        loop {
+            let Some(record) = self.cursor.record() else { return Ok(()) };
+            if record.keyspace() != self.keyspace || !below(&self.hi, record.key()) {
+                return Ok(());
+            }
+            let shadowed = passing && record.key() == &*self.key;
+            if !shadowed && record.seqno() <= self.seqno {
+                if !record.is_tombstone() {
+                    self.place = Place::Under;
+                    return Ok(());
+                }
+                passing = true;
+                steps = 0;
+                self.remember();
+            } else if shadowed && steps >= STEPS_BEFORE_SEEK {
+                self.skipped += 1;
+                self.cursor.seek(behind(self.keyspace, &self.key))?;
+                continue;
+            } else if !shadowed {
+                passing = false;
+                // Too new. If it was a version of this very key some steps ago too, there may be many more.
+                if steps >= STEPS_BEFORE_SEEK && record.key() == &*self.key {
+                    self.skipped += 1;
+                    self.cursor.seek(InternalKey::lookup(self.keyspace, &self.key, self.seqno))?;
+                    steps = 0;
+                    continue;
+                }
+                if steps == 0 || steps >= STEPS_BEFORE_SEEK {
+                    self.remember();
+                    steps = 0;
+                }
+            }
+            steps += 1;
+            self.skipped += 1;
+            self.cursor.next()?;
+        }
+    }
+
+    /// Goes backward to the first key that is shown, from the inner cursor's record on, which is the oldest version
+    /// of its key.
+    fn settle_backward(&mut self) -> Result<()> {
+        self.place = Place::Off;
+        let mut newest: Option<PinnedRecord> = None;
+        let mut steps = 0;
+        loop {
+            let record = self
+                .cursor
+                .record()
+                .filter(|record| record.keyspace() == self.keyspace && above(&self.lo, record.key()));
+            let other_key = match (&newest, &record) {
+                (Some(newest), Some(record)) => newest.record().key() != record.key(),
+                (_, None) => true,
+                (None, Some(_)) => false,
+            };
+            if other_key && let Some(newest) = newest.take() {
+                if !newest.record().is_tombstone() {
+                    self.place = Place::Held(newest);
+                    return Ok(());
+                }
+                self.skipped += 1;
+                steps = 0;
+            }
+            let Some(record) = record else { return Ok(()) };
+            if record.seqno() <= self.seqno {
+                self.skipped += u64::from(newest.is_some());
+                newest = self.cursor.pinned();
+            } else {
+                self.skipped += 1;
+            }
+            steps = if newest.is_some() { steps + 1 } else { 0 };
+            match &newest {
+                Some(older) if steps > STEPS_BEFORE_SEEK => {
+                    let key = older.record();
+                    self.cursor.seek(InternalKey::lookup(self.keyspace, key.key(), self.seqno))?;
+                    let found = self.cursor.pinned();
+                    self.cursor.seek_before(ahead(self.keyspace, key.key()))?;
+                    newest = found;
+                    steps = 0;
+                }
+                _ => self.cursor.prev()?,
+            }
+        }
+    }
+}
+
+/// Before every version of the key.
+fn ahead(keyspace: KeyspaceId, user_key: &[u8]) -> InternalKey<'_> {
+    InternalKey::lookup(keyspace, user_key, Seqno::MAX)
+}
+
+/// Behind every version of the key.
+fn behind(keyspace: KeyspaceId, user_key: &[u8]) -> InternalKey<'_> {
+    InternalKey { keyspace, user_key, trailer: Trailer::OLDEST }
+}
+
+/// Whether the key is within a lower bound.
+#[inline]
+fn above(lo: &Bound<Box<[u8]>>, user_key: &[u8]) -> bool {
+    match lo {
+        Bound::Unbounded => true,
+        Bound::Included(lo) => user_key >= &**lo,
+        Bound::Excluded(lo) => user_key > &**lo,
+    }
+}
+
+/// Whether the key is within an upper bound.
+#[inline]
+fn below(hi: &Bound<Box<[u8]>>, user_key: &[u8]) -> bool {
+    match hi {
+        Bound::Unbounded => true,
+        Bound::Included(hi) => user_key <= &**hi,
+        Bound::Excluded(hi) => user_key < &**hi,
+    }
+}

@@ -1,0 +1,9 @@
+//! Tests of the crate against naive models, in one binary.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod concat;
+mod failing;
+mod merge;
+mod model;
+mod visible;
