@@ -22,7 +22,8 @@ impl RecordBatch {
 
     /// Adds a put.
     ///
-    /// Errors: `InvalidArgument` when the key, the value or the batch would be over its limit; the batch is unchanged then.
+    /// Errors: `InvalidArgument` when the key, the value or the batch would be over its limit; the batch is
+    /// unchanged then.
     pub fn put(&mut self, keyspace: KeyspaceId, key: &[u8], value: &[u8]) -> Result<()> {
         self.add(keyspace, key, Kind::Put, value)
     }

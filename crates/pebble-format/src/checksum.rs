@@ -1,7 +1,7 @@
 //! CRC-32C (Castagnoli), the checksum of every file.
 //!
 //! Log frames are short, and there the general routine spends most of its time on setting up three streams. So up to
-//! [`SHORT`] bytes go through the processor's own instruction, eight bytes a step; longer ones through the `crc32c`
+//! 1 KiB goes through the processor's own instruction, eight bytes a step; longer ones through the `crc32c`
 //! crate. Both give the same number.
 
 /// Up to this many bytes one stream of the instruction is faster than three.

@@ -100,8 +100,8 @@ pub struct FrameHeader {
 pub const FRAME_HEADER_LEN: usize = size_of::<FrameHeader>();
 
 impl FrameHeader {
-    /// The checksum of a frame that starts `offset` bytes into its segment. Epoch and offset are mixed in, so a frame of an
-    /// earlier life or at another place does not validate.
+    /// The checksum of a frame that starts `offset` bytes into its segment. Epoch and offset are mixed in, so a
+    /// frame of an earlier life or at another place does not validate.
     #[inline]
     pub fn checksum(&self, offset: u32, payload: &[u8]) -> u32 {
         let mut place = [0; 8];

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 /// A slice together with a reference count on its owner. Cloning is one atomic increment; no byte is copied.
 ///
-/// It keeps its owner alive whole: a pinned value of ten bytes in a mapped table keeps that mapping (not its resident
-/// memory). [`Pinned::detach`] ends that at the price of a copy.
+/// It keeps its owner alive whole: a pinned value of ten bytes in a mapped table keeps that mapping (not its
+/// resident memory). [`Pinned::detach`] ends that at the price of a copy.
 #[derive(Clone)]
 pub struct Pinned {
     bytes: NonNull<[u8]>,
@@ -28,9 +28,9 @@ impl Pinned {
         project: impl for<'a> FnOnce(&'a T) -> &'a [u8],
     ) -> Self {
         let bytes = NonNull::from(project(&owner));
-        // The slice lives in `owner` (or in `'static` memory): `project` works for every lifetime `'a`, so it can only
-        // return bytes borrowed from its argument. While the count is held nobody gets `&mut T`, and `&'a T` vouches that
-        // the bytes stay put and unchanged for any `'a`, hence for as long as the count is held.
+        // The slice lives in `owner` (or in `'static` memory): `project` works for every lifetime `'a`, so it can
+        // only return bytes borrowed from its argument. While the count is held nobody gets `&mut T`, and `&'a T`
+        // vouches that the bytes stay put and unchanged for any `'a`, hence for as long as the count is held.
         Self { bytes, _owner: owner }
     }
 

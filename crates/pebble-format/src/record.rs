@@ -8,8 +8,8 @@
 //!   └────────┴──────────┴──────────┴───────────┴───────────┴─────────────┴─────┘
 //! ```
 //!
-//! A record is encoded once, in the log, and from then on moved verbatim: so a flush and a compaction are gathers, and
-//! a read is a slice. Everything here is safe to call on hostile bytes.
+//! A record is encoded once, in the log, and from then on moved verbatim: so a flush and a compaction are gathers,
+//! and a read is a slice. Everything here is safe to call on hostile bytes.
 
 use std::sync::Arc;
 
@@ -90,8 +90,8 @@ pub fn encode(
     Ok(len)
 }
 
-/// Overwrites the trailer of the encoded record at the front of `record`, and returns the record's length; `None` when
-/// the bytes hold no record. This is how a batch gets its sequence numbers when it is committed.
+/// Overwrites the trailer of the encoded record at the front of `record`, and returns the record's length; `None`
+/// when the bytes hold no record. This is how a batch gets its sequence numbers when it is committed.
 #[inline]
 pub fn stamp(record: &mut [u8], first: Seqno, index: u64) -> Option<usize> {
     let (header, _) = RecordHeader::mut_from_prefix(record).ok()?;
@@ -112,8 +112,8 @@ pub struct RecordRef<'a> {
 }
 
 impl<'a> RecordRef<'a> {
-    /// The record at the front of `bytes`. Checks that it lies within them, that its kind is known and that its value is
-    /// within the limit; the checksum above has to vouch for the rest.
+    /// The record at the front of `bytes`. Checks that it lies within them, that its kind is known and that its
+    /// value is within the limit; the checksum above has to vouch for the rest.
     ///
     /// Errors: [`Corruption`] with an offset relative to `bytes`.
     #[inline]

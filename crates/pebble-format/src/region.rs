@@ -1,4 +1,5 @@
-//! Memory that one owner appends to and many read in place: a log segment while it lives, and what a memtable points into.
+//! Memory that one owner appends to and many read in place: a log segment while it lives, and what a memtable
+//! points into.
 //!
 //! ```text
 //!   0                          filled                       capacity
@@ -6,9 +7,10 @@
 //!        &[u8] for any reader            &mut [u8] for it
 //! ```
 //!
-//! Threading: [`Appender`] is the only writer, by being neither `Clone` nor constructible twice for one region. It writes
-//! behind `filled` and moves `filled` with `Release` (back to zero only while no reader exists); a reader loads it with `Acquire`, so what it can reach is whole and
-//! never changes again. That makes both sides safe to call; the proof stands at each block.
+//! Threading: [`Appender`] is the only writer, by being neither `Clone` nor constructible twice for one region. It
+//! writes behind `filled` and moves `filled` with `Release` (back to zero only while no reader exists); a reader
+//! loads it with `Acquire`, so what it can reach is whole and never changes again. That makes both sides safe to
+//! call; the proof stands at each block.
 
 use std::any::Any;
 use std::ptr::NonNull;
@@ -26,8 +28,8 @@ pub struct AppendRegion {
 
 // SAFETY: the memory is owned by `_memory` (Send) and moves with it; no thread-local state is involved.
 unsafe impl Send for AppendRegion {}
-// SAFETY: shared access reads bytes below `filled` only, and those are never written again (module protocol); `filled`
-// itself is atomic, and the unfilled part is reached through the unique `Appender` alone.
+// SAFETY: shared access reads bytes below `filled` only, and those are never written again (module protocol);
+// `filled` itself is atomic, and the unfilled part is reached through the unique `Appender` alone.
 unsafe impl Sync for AppendRegion {}
 
 impl AppendRegion {
@@ -35,8 +37,8 @@ impl AppendRegion {
     pub fn heap(capacity: usize) -> Appender {
         let memory = HeapMemory::zeroed(capacity);
         let base = memory.0.cast();
-        // SAFETY: the allocation lives until `memory` is dropped, stays where it is when `memory` moves, and nobody but the
-        // region touches it; a `Vec` is at most `isize::MAX` bytes long.
+        // SAFETY: the allocation lives until `memory` is dropped, stays where it is when `memory` moves, and nobody
+        // but the region touches it; a `Vec` is at most `isize::MAX` bytes long.
         unsafe { Self::from_raw(base, capacity, 0, Box::new(memory)) }
     }
 
@@ -44,9 +46,10 @@ impl AppendRegion {
     ///
     /// # Safety
     ///
-    /// `base .. base + capacity` must be valid for reads and writes for as long as `memory` lives, `capacity` must be at
-    /// most `isize::MAX`, the bytes must be initialised, and nobody else in this process may write them, or read behind
-    /// `filled`, for as long as the region lives. (Write-back by the kernel is no access in this sense.)
+    /// `base .. base + capacity` must be valid for reads and writes for as long as `memory` lives, `capacity` must
+    /// be at most `isize::MAX`, the bytes must be initialised, and nobody else in this process may write them, or
+    /// read behind `filled`, for as long as the region lives. (Write-back by the kernel is no access in this
+    /// sense.)
     ///
     /// # Panics
     ///
@@ -79,9 +82,9 @@ impl AppendRegion {
     pub fn tail(&self, offset: usize) -> Option<&[u8]> {
         let len = self.filled().checked_sub(offset)?;
         // SAFETY: `offset + len == filled <= capacity`, so the range lies in the region's memory (contract of
-        // `from_raw`), which lives as long as `self`. Bytes below `filled` were written before the Release store that our
-        // Acquire load saw, and are not written again while `self` is shared: the appender writes behind `filled`, which falls only
-        // in `recycle`, when it is the sole owner.
+        // `from_raw`), which lives as long as `self`. Bytes below `filled` were written before the Release store
+        // that our Acquire load saw, and are not written again while `self` is shared: the appender writes behind
+        // `filled`, which falls only in `recycle`, when it is the sole owner.
         Some(unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset), len) })
     }
 
@@ -156,12 +159,14 @@ impl Appender {
     #[inline]
     pub fn spare(&mut self) -> &mut [u8] {
         let len = self.remaining();
-        // SAFETY: the range `filled .. capacity` lies in the region's memory. Readers reach bytes below `filled` only, and
-        // there is one appender for a region, borrowed mutably here: so nobody else reads or writes the range.
+        // SAFETY: the range `filled .. capacity` lies in the region's memory. Readers reach bytes below `filled`
+        // only, and there is one appender for a region, borrowed mutably here: so nobody else reads or writes the
+        // range.
         unsafe { std::slice::from_raw_parts_mut(self.region.base.as_ptr().add(self.filled), len) }
     }
 
-    /// Empties the region for another use, if no reader holds it any more; says whether it did. The bytes stay, stale.
+    /// Empties the region for another use, if no reader holds it any more; says whether it did. The bytes stay,
+    /// stale.
     pub fn recycle(&mut self) -> bool {
         // A sole owner (no other strong or weak count) means that no slice of the region is alive anywhere.
         let Some(region) = Arc::get_mut(&mut self.region) else { return false };

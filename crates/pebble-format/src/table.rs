@@ -1,7 +1,7 @@
 //! Headers of the table. The whole format, and why it is so, is told in `docs/format/table.md`.
 //!
 //! ```text
-//!   data blocks │ point index │ directory │ seek index │ (range deletes) │ (dictionary) │ properties │ key bounds │ footer
+//!   data blocks │ point index │ directory │ seek index │ (range deletes) │ (dictionary) │ properties │ bounds │ footer
 //!   from 0      │ every region starts at the next multiple of 64 ──────────────────────────────────► │ last 256 B
 //!
 //!   block  = record*, heads u32[n], offsets u16[n], zero u16 if n is odd, BlockTail (4 B)
@@ -31,8 +31,8 @@ pub const BLOCK_COUNT_MAX: usize = 1_023;
 /// Longest block of more than one record, tail included: offsets are `u16` in units of [`RECORD_ALIGN`].
 pub const BLOCK_LEN_MAX: usize = 256 << 10;
 
-/// Longest decompressed block, whatever its stored length; a longer one may be at most [`EXPANSION_MAX`] times its stored
-/// length. It bounds what a hostile directory can make a reader allocate.
+/// Longest decompressed block, whatever its stored length; a longer one may be at most [`EXPANSION_MAX`] times its
+/// stored length. It bounds what a hostile directory can make a reader allocate.
 pub const EXPANDED_LEN_MAX: usize = 512 << 10;
 
 /// See [`EXPANDED_LEN_MAX`].
@@ -155,7 +155,8 @@ pub struct TableRegion {
 /// Number of regions behind the data blocks.
 pub const REGION_COUNT: usize = 7;
 
-/// The regions behind the data blocks, in the order of the file. The numbers are their places in [`TableFooter::regions`].
+/// The regions behind the data blocks, in the order of the file. The numbers are their places in
+/// [`TableFooter::regions`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(usize)]
 pub enum RegionId {
@@ -220,8 +221,8 @@ pub struct KeyBound {
 
 /// The last 256 bytes of a table.
 ///
-/// Magic, version and checksum keep their places in every version to come, so that an older build can tell a newer table
-/// from a damaged one.
+/// Magic, version and checksum keep their places in every version to come, so that an older build can tell a newer
+/// table from a damaged one.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct TableFooter {
@@ -283,8 +284,9 @@ impl TableFooter {
 /// Slots in a [`Bucket`].
 pub const BUCKET_SLOTS: usize = 16;
 
-/// One cache line of the point index. A key's slot stands in the bucket that [`crate::hash::reduce`] names, or, when that
-/// one was full, in the first one behind it (around the end) that was not. So a search ends at an empty slot.
+/// One cache line of the point index. A key's slot stands in the bucket that [`crate::hash::reduce`] names, or,
+/// when that one was full, in the first one behind it (around the end) that was not. So a search ends at an empty
+/// slot.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Bucket {
@@ -358,7 +360,8 @@ pub fn granule_location(offset: u64) -> Option<u32> {
     u32::try_from(offset / RECORD_ALIGN as u64).ok().filter(|location| aligned && *location <= LOCATION_MAX)
 }
 
-/// Whether an uncompressed length is one that a reader may allocate for this stored length, see [`EXPANDED_LEN_MAX`].
+/// Whether an uncompressed length is one that a reader may allocate for this stored length, see
+/// [`EXPANDED_LEN_MAX`].
 pub fn expansion_allowed(stored_len: usize, raw_len: usize) -> bool {
     raw_len <= EXPANDED_LEN_MAX || raw_len <= stored_len.saturating_mul(EXPANSION_MAX)
 }
