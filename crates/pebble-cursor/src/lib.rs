@@ -12,7 +12,7 @@
 //!
 //! - **C1 order.** A cursor walks records in the order of [`InternalKey`], each once.
 //! - **C2 position.** It stands on a record or on none; [`Cursor::record`] is `None` when it is new, exhausted or
-//! failed.
+//!   failed.
 //! - **C3 seeks** are absolute: they do not depend on where the cursor stood, and revive an exhausted cursor.
 //! - **C4 steps** from no position stay there, without error.
 //! - **C5 errors stick.** After an `Err` every call gives that same error, and `record` gives `None`: a cursor that
