@@ -143,8 +143,11 @@ mod tests {
             memory.load(offset, &mut out[1..=bytes.len()]);
             assert_eq!(out[1..=bytes.len()], bytes);
             assert_eq!((out[0], out[bytes.len() + 1]), (9, 9));
-            memory.store(offset + 100, &[bytes[100] ^ 1]);
-            assert!(!memory.matches(offset, &bytes));
+            for at in [0, 100, bytes.len() - 1] {
+                memory.store(offset + at, &[bytes[at] ^ 1]);
+                assert!(!memory.matches(offset, &bytes));
+                memory.store(offset + at, &bytes[at..=at]);
+            }
             memory.clear(offset, bytes.len());
             assert!(memory.matches(0, &vec![0; 3 * PAGE]));
         }

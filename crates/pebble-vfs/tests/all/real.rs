@@ -1,7 +1,7 @@
 //! The real file system, in a temporary directory.
 
 use std::io::ErrorKind;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use pebble_vfs::{Advice, Fs, LockKind, Open, OsFs, op_error, os_code};
@@ -153,6 +153,7 @@ fn names_change_and_are_listed_in_order() {
     assert_eq!(OsFs.remove(&at("a")).unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(OsFs.rename(&at("c"), &at("d/c")).unwrap_err().kind(), ErrorKind::InvalidInput);
     assert_eq!(OsFs.list(&at("x")).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(OsFs.sync_dir(&at("c")).unwrap_err().kind(), ErrorKind::NotADirectory);
     assert!(OsFs.free_space(dir.path()).unwrap() > 0);
 }
 
@@ -168,6 +169,8 @@ fn allocation_extends_and_never_shrinks() {
     file.allocate(10).unwrap();
     file.allocate(0).unwrap();
     assert_eq!(file.len().unwrap(), 1 << 16);
+    let blocks = std::fs::metadata(file.path()).unwrap().blocks();
+    assert!(blocks * 512 >= 1 << 16, "{blocks} blocks are not real ones");
     file.truncate(101).unwrap();
     let mut buf = [9; 101];
     file.read_exact_at(&mut buf, 0).unwrap();

@@ -445,6 +445,37 @@ fn every_event_is_announced_before_it_happens() {
 }
 
 #[test]
+fn exactly_the_changing_calls_are_events() {
+    let fs = SimFs::new(0);
+    let file = create(&fs, "a", b"1");
+    let writable = fs.open(path("a"), Open::ReadWrite).unwrap();
+    let calls: [(&str, u64, &dyn Fn()); 17] = [
+        ("create", 1, &|| drop(fs.open(path("b"), Open::CreateNew).unwrap())),
+        ("create-dir", 1, &|| fs.create_dir(path("d")).unwrap()),
+        ("write", 1, &|| writable.write_at(b"2", 0).unwrap()),
+        ("allocate", 1, &|| file.allocate(10).unwrap()),
+        ("truncate", 1, &|| file.truncate(5).unwrap()),
+        ("sync", 1, &|| file.sync_data().unwrap()),
+        ("sync-dir", 1, &|| fs.sync_dir(path("/")).unwrap()),
+        ("rename", 1, &|| fs.rename(path("b"), path("c")).unwrap()),
+        ("remove", 1, &|| fs.remove(path("c")).unwrap()),
+        ("lock that creates", 1, &|| drop(fs.lock(path("LOCK"), LockKind::Exclusive).unwrap())),
+        ("lock", 0, &|| drop(fs.lock(path("LOCK"), LockKind::Exclusive).unwrap())),
+        ("open", 0, &|| drop(fs.open(path("a"), Open::ReadWrite).unwrap())),
+        ("read", 0, &|| drop(read(&fs, "a"))),
+        ("list", 0, &|| drop(fs.list(path("/")).unwrap())),
+        ("map", 0, &|| drop((file.map().unwrap(), file.map_mut().unwrap()))),
+        ("write-back", 0, &|| file.write_back(0, 5).unwrap()),
+        ("images", 0, &|| drop((fs.crash(0), fs.kill()))),
+    ];
+    for (name, count, call) in calls {
+        let before = fs.events();
+        call();
+        assert_eq!(fs.events() - before, count, "{name}");
+    }
+}
+
+#[test]
 fn threads_share_a_disk() {
     let fs = SimFs::new(0);
     fs.set_capacity(Some(1 << 20));
