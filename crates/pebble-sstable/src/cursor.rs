@@ -1,0 +1,151 @@
+//! The cursor over one table: forward, backward, by key.
+//!
+//! ```text
+//!   block ── verified, held ──► slot ──► offset (from the block's own array) ──► record, in place
+//! ```
+//!
+//! A step within a block reads one offset and touches no record, so that the next record's line loads while this one is
+//! looked at. The contract (C1 to C6) is told in [`pebble_cursor`]. Threading: one thread at a time.
+
+use std::sync::Arc;
+
+use pebble_cursor::Cursor;
+use pebble_format::{Error, InternalKey, PinnedRecord, RecordRef, Result};
+
+use crate::block::Block;
+use crate::table::Table;
+
+/// A position in a table; see [`Table::cursor`]. Keeps the table open and pins at most one block.
+#[derive(Debug)]
+pub struct TableCursor {
+    table: Arc<Table>,
+    /// The block and the slot under the cursor.
+    place: Option<Place>,
+    error: Option<Error>,
+}
+
+#[derive(Debug)]
+struct Place {
+    number: u32,
+    block: Block,
+    slot: u16,
+}
+
+impl TableCursor {
+    pub(crate) fn new(table: Arc<Table>) -> Self {
+        Self { table, place: None, error: None }
+    }
+
+    /// The table.
+    pub fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    /// Moves by `find`, unless an error sticks; makes a new one stick.
+    fn go(&mut self, find: impl FnOnce(&Table) -> Result<Option<Place>>) -> Result<()> {
+        if let Some(error) = &self.error {
+            return Err(error.clone());
+        }
+        match find(&self.table) {
+            Ok(place) => {
+                self.place = place;
+                Ok(())
+            }
+            Err(error) => {
+                self.place = None;
+                self.error = Some(error.clone());
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The first record of a block; none behind the last block.
+fn start_of(table: &Table, number: u32) -> Result<Option<Place>> {
+    if number >= table.info().blocks {
+        return Ok(None);
+    }
+    Ok(Some(Place { number, block: table.block(number)?, slot: 0 }))
+}
+
+/// The last record of the block before `number`; none before the first one.
+fn end_before(table: &Table, number: u32) -> Result<Option<Place>> {
+    let Some(number) = number.checked_sub(1) else { return Ok(None) };
+    let block = table.block(number)?;
+    let slot = block.count() - 1;
+    Ok(Some(Place { number, block, slot }))
+}
+
+impl Cursor for TableCursor {
+    fn first(&mut self) -> Result<()> {
+        self.go(|table| start_of(table, 0))
+    }
+
+    fn last(&mut self) -> Result<()> {
+        self.go(|table| end_before(table, table.info().blocks))
+    }
+
+    fn seek(&mut self, target: InternalKey<'_>) -> Result<()> {
+        self.go(|table| {
+            let found = table.lower_bound(target)?;
+            Ok(found.map(|(number, block, slot)| Place { number, block, slot }))
+        })
+    }
+
+    fn seek_before(&mut self, target: InternalKey<'_>) -> Result<()> {
+        self.go(|table| {
+            let Some(number) = table.blocks_starting_before(target, false)?.checked_sub(1) else {
+                return Ok(None);
+            };
+            let block = table.block(number)?;
+            let after = block.lower_bound(target).map_err(|found| table.in_block(number, found))?;
+            match after.checked_sub(1) {
+                Some(slot) => Ok(Some(Place { number, block, slot })),
+                None => end_before(table, number),
+            }
+        })
+    }
+
+    #[inline]
+    fn next(&mut self) -> Result<()> {
+        match &mut self.place {
+            Some(place) if place.slot + 1 < place.block.count() => {
+                place.slot += 1;
+                Ok(())
+            }
+            Some(place) => {
+                let next = place.number + 1;
+                self.go(|table| start_of(table, next))
+            }
+            None => self.go(|_| Ok(None)),
+        }
+    }
+
+    #[inline]
+    fn prev(&mut self) -> Result<()> {
+        match &mut self.place {
+            Some(place) if place.slot > 0 => {
+                place.slot -= 1;
+                Ok(())
+            }
+            Some(place) => {
+                let number = place.number;
+                self.go(|table| end_before(table, number))
+            }
+            None => self.go(|_| Ok(None)),
+        }
+    }
+
+    #[inline]
+    fn record(&self) -> Option<RecordRef<'_>> {
+        let place = self.place.as_ref()?;
+        // The block is verified, so every slot below its count holds a record.
+        place.block.record(place.slot).ok()
+    }
+
+    #[inline]
+    fn pinned(&self) -> Option<PinnedRecord> {
+        let place = self.place.as_ref()?;
+        place.block.pinned(place.slot).ok()
+    }
+}

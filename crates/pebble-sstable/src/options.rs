@@ -1,0 +1,135 @@
+//! What a caller chooses, and what it learns of a finished table. Plain data.
+
+use std::sync::Arc;
+
+use pebble_format::table::{BLOCK_LEN_MAX, LOCATION_MAX, granule_offset};
+use pebble_format::{Error, OwnedKey, Result, Seqno};
+
+use crate::cache::BlockCache;
+
+/// Bytes that a data block aims at unless told otherwise: four pages, checked in about 2 µs on first touch.
+pub const BLOCK_LEN_DEFAULT: usize = 16 << 10;
+
+/// Bytes of data at which a table is full unless told otherwise: as far as a point index by offset reaches.
+pub const TABLE_LEN_DEFAULT: u64 = granule_offset(LOCATION_MAX) + 4;
+
+/// Shortest block that may be asked for: below, every block holds one record and its index costs more than it.
+const BLOCK_LEN_MIN: usize = 64;
+
+/// How a table finds a single key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PointIndex {
+    /// Where every key's newest record lies: about 5 B a key, and a get is two dependent cache misses. A table that is
+    /// too large for it (a start beyond 32 MiB, or more than 8,192 blocks when compressing) falls back to a bloom filter.
+    Location,
+    /// Whether a key is there: `bits_per_key / 8` B a key; a get that passes it searches the blocks.
+    Bloom {
+        /// 1 to 32. 10 lets about 1 % of the absent keys pass.
+        bits_per_key: u8,
+    },
+    /// Nothing: every get searches the blocks.
+    None,
+}
+
+/// Whether blocks are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Blocks are stored as they are, and read in place.
+    None,
+    /// LZ4 where it makes a block shorter by at least an eighth; such a block is read through the cache.
+    Lz4,
+}
+
+/// How a table is written.
+#[derive(Clone, Debug)]
+pub struct TableOptions {
+    /// Bytes that a data block aims at, tail included: 64 B to 256 KiB. A record that is longer has a block of its own.
+    pub block_len: usize,
+    /// Bytes of data at which [`TableWriter::is_full`](crate::TableWriter::is_full) begins to say so.
+    pub table_len: u64,
+    /// How single keys are found.
+    pub index: PointIndex,
+    /// Whether blocks are compressed.
+    pub compression: Compression,
+    /// The table's number, which is in its file name too.
+    pub number: u64,
+    /// The database that the table belongs to.
+    pub uuid: [u8; 16],
+}
+
+impl Default for TableOptions {
+    fn default() -> Self {
+        Self {
+            block_len: BLOCK_LEN_DEFAULT,
+            table_len: TABLE_LEN_DEFAULT,
+            index: PointIndex::Location,
+            compression: Compression::None,
+            number: 0,
+            uuid: [0; 16],
+        }
+    }
+}
+
+impl TableOptions {
+    pub(crate) fn check(&self) -> Result<()> {
+        if !(BLOCK_LEN_MIN..=BLOCK_LEN_MAX).contains(&self.block_len) {
+            return Err(Error::invalid(format!(
+                "block length {}; from {BLOCK_LEN_MIN} to {BLOCK_LEN_MAX}",
+                self.block_len
+            )));
+        }
+        match self.index {
+            PointIndex::Bloom { bits_per_key } if !(1..=32).contains(&bits_per_key) => {
+                Err(Error::invalid(format!("{bits_per_key} bits per key; from 1 to 32")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How a table is read.
+#[derive(Clone, Debug, Default)]
+pub struct TableReadOptions {
+    /// Where blocks live that cannot be read in place: compressed ones, and all when the file is not mapped. Without one
+    /// each of them is read and expanded anew whenever it is touched.
+    pub cache: Option<Arc<BlockCache>>,
+}
+
+/// The facts of a finished table: what a manifest remembers of it, and what a reader finds in its footer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableInfo {
+    /// The table's number.
+    pub number: u64,
+    /// The database that it belongs to.
+    pub uuid: [u8; 16],
+    /// Bytes of the file.
+    pub len: u64,
+    /// The footer's checksum, which covers all others: with `len` it tells this file from any other.
+    pub footer_crc: u32,
+    /// Records.
+    pub count: u64,
+    /// Different user keys; equal to `count` when no key has an older version here.
+    pub keys: u64,
+    /// Records that are tombstones.
+    pub tombstones: u64,
+    /// The first key.
+    pub first: OwnedKey,
+    /// The last key.
+    pub last: OwnedKey,
+    /// Smallest sequence number.
+    pub seqno_min: Seqno,
+    /// Largest sequence number.
+    pub seqno_max: Seqno,
+    /// Data blocks.
+    pub blocks: u32,
+    /// Bytes of the data blocks in the file.
+    pub data_len: u64,
+    /// Bytes of the data blocks, uncompressed.
+    pub raw_len: u64,
+    /// Bytes of all user keys.
+    pub key_bytes: u64,
+    /// Bytes of all values.
+    pub value_bytes: u64,
+    /// Bytes of the point index or the filter.
+    pub index_len: u64,
+}

@@ -1,0 +1,11 @@
+//! One binary for all integration tests of the table.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests stand outside test functions")]
+
+mod cache;
+mod cursors;
+mod damage;
+mod files;
+mod hostile;
+mod model;
+mod roundtrip;

@@ -1,0 +1,140 @@
+//! A table's content as a sorted map, and every way to write and to open it.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use pebble_format::{InternalKey, KeyspaceId, OwnedKey, RecordRef, Result, Seqno};
+use pebble_sstable::{
+    BlockCache, Compression, FileSink, PointIndex, Table, TableInfo, TableOptions, TableReadOptions,
+    TableWriter,
+};
+use pebble_vfs::{Fs, Open, SimFs};
+
+/// Keyspace, key, seqno → the value, or none for a tombstone.
+pub type Model = BTreeMap<(u16, Vec<u8>, Reverse<u64>), Option<Vec<u8>>>;
+
+/// A record as a plain value: keyspace, key, seqno, the value or none for a tombstone.
+pub type Plain = (u16, Vec<u8>, u64, Option<Vec<u8>>);
+
+pub fn plain(record: RecordRef<'_>) -> Plain {
+    let value = (!record.is_tombstone()).then(|| record.value().to_vec());
+    (record.keyspace().0, record.key().to_vec(), record.seqno().0, value)
+}
+
+pub fn plains(model: &Model) -> Vec<Plain> {
+    model
+        .iter()
+        .map(|((keyspace, key, seqno), value)| (*keyspace, key.clone(), seqno.0, value.clone()))
+        .collect()
+}
+
+/// The answer to a get.
+pub fn newest_at(model: &Model, keyspace: u16, key: &[u8], seqno: u64) -> Option<Plain> {
+    let from = (keyspace, key.to_vec(), Reverse(seqno));
+    let (found, value) = model.range(from..).next()?;
+    (found.0 == keyspace && found.1 == key).then(|| (found.0, found.1.clone(), found.2.0, value.clone()))
+}
+
+pub fn write(model: &Model, options: &TableOptions) -> (Vec<u8>, TableInfo) {
+    let mut writer = TableWriter::new(Vec::new(), options.clone()).unwrap();
+    fill(&mut writer, model);
+    writer.finish().unwrap()
+}
+
+pub fn fill<W: std::io::Write>(writer: &mut TableWriter<W>, model: &Model) {
+    for ((keyspace, key, seqno), value) in model {
+        let (keyspace, seqno) = (KeyspaceId(*keyspace), Seqno(seqno.0));
+        match value {
+            Some(value) => writer.put(keyspace, key, seqno, value).unwrap(),
+            None => writer.delete(keyspace, key, seqno).unwrap(),
+        }
+    }
+}
+
+/// Every way to open the same bytes.
+#[derive(Clone, Copy, Debug)]
+pub enum Source {
+    Bytes,
+    Map,
+    File,
+    CachedFile,
+    CachedBytes,
+}
+
+pub const SOURCES: [Source; 5] =
+    [Source::Bytes, Source::Map, Source::File, Source::CachedFile, Source::CachedBytes];
+
+pub const INDEXES: [PointIndex; 3] =
+    [PointIndex::Location, PointIndex::Bloom { bits_per_key: 8 }, PointIndex::None];
+
+pub const COMPRESSIONS: [Compression; 2] = [Compression::None, Compression::Lz4];
+
+pub fn open(bytes: &[u8], source: Source) -> Result<Arc<Table>> {
+    let uncached = TableReadOptions::default();
+    let cached = TableReadOptions { cache: Some(Arc::new(BlockCache::new(64 << 10))) };
+    let file = || {
+        let fs = SimFs::new(1);
+        let file = fs.open(Path::new("/000007.sst"), Open::CreateNew).unwrap();
+        let mut sink = FileSink::new(file);
+        std::io::Write::write_all(&mut sink, bytes).unwrap();
+        std::io::Write::flush(&mut sink).unwrap();
+        sink.into_file()
+    };
+    match source {
+        Source::Bytes => Table::from_bytes(bytes, "000007.sst", uncached),
+        Source::Map => Table::open_map(file().map().unwrap(), "000007.sst", uncached),
+        Source::File => Table::open_file(file(), "000007.sst", uncached),
+        Source::CachedFile => Table::open_file(file(), "000007.sst", cached),
+        Source::CachedBytes => Table::from_bytes(bytes, "000007.sst", cached),
+    }
+}
+
+pub fn lookup(keyspace: u16, key: &[u8], seqno: u64) -> OwnedKey {
+    OwnedKey::new(InternalKey::lookup(KeyspaceId(keyspace), key, Seqno(seqno)))
+}
+
+pub fn get(table: &Table, keyspace: u16, key: &[u8], seqno: u64) -> Result<Option<Plain>> {
+    let found = table.get(lookup(keyspace, key, seqno).as_ref())?;
+    Ok(found.map(|found| plain(found.record())))
+}
+
+/// A small generator (splitmix64, Vigna 2015), so that fixtures are the same in every run.
+pub struct Seeded(pub u64);
+
+impl Seeded {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+}
+
+/// A table of a few blocks with what makes reading hard: two keyspaces, versions, tombstones, prefixes, an empty key and an
+/// empty value, a value longer than a block.
+pub fn fixture() -> Model {
+    let mut model = Model::new();
+    for (keyspace, name) in [(1_u16, "user:"), (2, "")] {
+        for n in 0..14_u64 {
+            let key = format!("{name}{:03}", n * 7).into_bytes();
+            for version in 0..=(n % 3) {
+                let value = (n % 4 != version).then(|| vec![b'a' + (n % 26) as u8; (n * 5) as usize]);
+                model.insert((keyspace, key.clone(), Reverse(10 + n * 3 + version)), value);
+            }
+        }
+        model.insert((keyspace, vec![], Reverse(5)), Some(vec![]));
+    }
+    model.insert((2, b"long".to_vec(), Reverse(99)), Some(b"0123456789".repeat(60)));
+    model
+}
+
+pub fn small(index: PointIndex, compression: Compression) -> TableOptions {
+    TableOptions { block_len: 256, index, compression, number: 7, uuid: [9; 16], ..TableOptions::default() }
+}
