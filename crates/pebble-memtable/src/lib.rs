@@ -1,1 +1,18 @@
-//! The memtable of PebbleTree: an ordered index over records that live in a log segment.
+//! PebbleTree's memtable. The README follows; how it works stands in `tree.rs`.
+//!
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod arena;
+mod cursor;
+mod finger;
+mod memtable;
+mod node;
+mod sync;
+mod tree;
+mod windows;
+mod writer;
+
+pub use cursor::MemtableCursor;
+pub use memtable::Memtable;
+pub use writer::MemtableWriter;

@@ -1,0 +1,167 @@
+//! A cursor over a memtable.
+//!
+//! ```text
+//!   leaf + its order, as found ──► at the end: the sibling under the same parent, if that has not changed,
+//!                                  else a new descent for what comes after (before) the current key
+//! ```
+//!
+//! It sees every record whose insert happened before its last absolute move ([`Cursor::seek`] and its kin), and may or
+//! may not see later ones; sequence numbers decide what a reader may use. Each record comes once and in order.
+//!
+//! The sibling is sound because a parent in the same state still covers the same ranges, and each child it names holds at
+//! least what its range held when the cursor came there (`tree.rs`). The leaf left may be one that was replaced, and then
+//! reach beyond its range: so the new leaf is entered at the searched key, not at its edge.
+//!
+//! Threading: a cursor belongs to one thread at a time, and may be sent to another.
+
+use std::sync::Arc;
+
+use pebble_cursor::Cursor;
+use pebble_format::{InternalKey, PinnedRecord, RecordRef, Result, Trailer};
+
+use crate::memtable::Memtable;
+use crate::node::Order;
+use crate::tree::{Branch, Spot, Target};
+
+/// A position in a [`Memtable`]. It never fails.
+pub struct MemtableCursor {
+    memtable: Arc<Memtable>,
+    at: Option<Place>,
+}
+
+/// A record in a leaf.
+#[derive(Clone, Copy)]
+struct Place {
+    leaf: u32,
+    order: Order,
+    branch: Option<Branch>,
+    rank: usize,
+    position: u32,
+}
+
+impl MemtableCursor {
+    pub(crate) fn new(memtable: Arc<Memtable>) -> Self {
+        Self { memtable, at: None }
+    }
+
+    /// The place of the record with `rank` others before it in the leaf, if there is one.
+    #[inline]
+    fn place(&self, leaf: u32, order: Order, branch: Option<Branch>, rank: usize) -> Option<Place> {
+        (rank < order.len()).then(|| {
+            let position = self.memtable.tree.leaves.get(leaf).position(order, rank);
+            Place { leaf, order, branch, rank, position }
+        })
+    }
+
+    fn in_spot(&self, spot: Spot, rank: usize) -> Option<Place> {
+        self.place(spot.leaf, spot.order, spot.branch, rank)
+    }
+
+    /// The first record at or after `target`. A leaf without one ends at the fence, which is the record then.
+    fn at_or_after(&self, target: &Target<'_>) -> Option<Place> {
+        let tree = &self.memtable.tree;
+        let spot = tree.leaf_of(target);
+        let rank = tree.rank(spot.leaf, spot.order, target);
+        self.in_spot(spot, rank).or_else(|| {
+            let fence = tree.target(tree.windows.record(spot.fence?).internal_key());
+            let spot = tree.leaf_of(&fence);
+            self.in_spot(spot, tree.rank(spot.leaf, spot.order, &fence))
+        })
+    }
+
+    /// The last record before `target`.
+    fn before(&self, target: &Target<'_>) -> Option<Place> {
+        let tree = &self.memtable.tree;
+        let spot = tree.leaf_before(target);
+        let rank = tree.rank(spot.leaf, spot.order, target);
+        self.in_spot(spot, rank.checked_sub(1)?)
+    }
+
+    /// The first record behind `place`, which is the last of its leaf.
+    fn leaf_after(&self, place: Place) -> Option<Place> {
+        let tree = &self.memtable.tree;
+        let target = tree.target(just_after(tree.windows.record(place.position).internal_key()));
+        let beside = || {
+            let branch = place.branch.filter(|branch| branch.nth < branch.order.len())?;
+            let (branch, leaf) = tree.sibling(branch, branch.nth + 1)?;
+            let order = tree.leaves.get(leaf).order();
+            self.place(leaf, order, Some(branch), tree.rank(leaf, order, &target))
+        };
+        beside().or_else(|| self.at_or_after(&target))
+    }
+
+    /// The last record before `place`, which is the first of its leaf.
+    fn leaf_before(&self, place: Place) -> Option<Place> {
+        let tree = &self.memtable.tree;
+        let target = tree.target(tree.windows.record(place.position).internal_key());
+        let beside = || {
+            let (branch, leaf) =
+                place.branch.and_then(|branch| tree.sibling(branch, branch.nth.checked_sub(1)?))?;
+            let order = tree.leaves.get(leaf).order();
+            self.place(leaf, order, Some(branch), tree.rank(leaf, order, &target).checked_sub(1)?)
+        };
+        beside().or_else(|| self.before(&target))
+    }
+}
+
+/// The key that comes right after `key` in order: nothing lies between them. A record's trailer is never zero.
+fn just_after(key: InternalKey<'_>) -> InternalKey<'_> {
+    InternalKey { trailer: Trailer(key.trailer.0.saturating_sub(1)), ..key }
+}
+
+impl Cursor for MemtableCursor {
+    fn first(&mut self) -> Result<()> {
+        self.at = self.in_spot(self.memtable.tree.first_leaf(), 0);
+        Ok(())
+    }
+
+    fn last(&mut self) -> Result<()> {
+        let spot = self.memtable.tree.last_leaf();
+        self.at = spot.order.len().checked_sub(1).and_then(|rank| self.in_spot(spot, rank));
+        Ok(())
+    }
+
+    fn seek(&mut self, target: InternalKey<'_>) -> Result<()> {
+        self.at = self.at_or_after(&self.memtable.tree.target(target));
+        Ok(())
+    }
+
+    fn seek_before(&mut self, target: InternalKey<'_>) -> Result<()> {
+        self.at = self.before(&self.memtable.tree.target(target));
+        Ok(())
+    }
+
+    #[inline]
+    fn next(&mut self) -> Result<()> {
+        if let Some(place) = self.at {
+            let inside = self.place(place.leaf, place.order, place.branch, place.rank + 1);
+            self.at = inside.or_else(|| self.leaf_after(place));
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn prev(&mut self) -> Result<()> {
+        if let Some(place) = self.at {
+            let inside = place.rank.checked_sub(1);
+            let inside = inside.and_then(|rank| self.place(place.leaf, place.order, place.branch, rank));
+            self.at = inside.or_else(|| self.leaf_before(place));
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn record(&self) -> Option<RecordRef<'_>> {
+        self.at.map(|place| self.memtable.tree.windows.record(place.position))
+    }
+
+    fn pinned(&self) -> Option<PinnedRecord> {
+        self.at.map(|place| self.memtable.pin(place.position))
+    }
+}
+
+impl std::fmt::Debug for MemtableCursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemtableCursor").field("at", &self.record()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,213 @@
+//! How the tree grows: insert and split, at the writer's finger.
+//!
+//! ```text
+//!   finger:  path (inner handles, root first) ─► leaf, and the heads that surely belong there
+//! ```
+//!
+//! The finger is where the last record went. A record whose head lies strictly between the heads of the leaf's two
+//! separators goes there too, without a descent: so ascending keys, and many versions of one key, cost one leaf each. A
+//! split keeps the finger true, so neighbours never need another descent.
+//!
+//! A node that a run of neighbours fills is not halved: an ascending run leaves it full and begins a new one behind it, a
+//! descending run (new versions of one key) before it.
+//!
+//! Threading: a [`Finger`] is the right to change one [`Tree`], and unique. The protocol towards readers, and its proof,
+//! stand in `tree.rs`.
+
+use pebble_format::{Error, HeadPrefix, Result};
+
+use crate::arena::{Arena, Bump};
+use crate::node::{Entry, Inner, Leaf};
+use crate::sync::{AtomicU64, FAN, Ordering};
+use crate::tree::{Root, Target, Tree};
+use crate::windows::Windows;
+
+/// See the [module](self).
+pub struct Finger {
+    leaf_bump: Bump,
+    inner_bump: Bump,
+    /// Handles of the inner nodes above the leaf, the root first.
+    path: Vec<u32>,
+    leaf: u32,
+    /// Head of the separator before the leaf.
+    lower: Option<u64>,
+    /// Head of the separator behind the leaf.
+    upper: Option<u64>,
+    /// Where in the leaf the last record went; `None` when the finger has moved since.
+    rank: Option<usize>,
+}
+
+/// What the last inserts have in common.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Run {
+    Ascending,
+    Descending,
+    None,
+}
+
+impl Finger {
+    /// A tree of one empty leaf, and the finger on it.
+    pub fn plant(prefix: HeadPrefix) -> (Tree, Self) {
+        let ((leaves, mut leaf_bump), (inners, inner_bump)) = (Arena::<Leaf>::new(), Arena::<Inner>::new());
+        let leaf = match leaves.reserve(&mut leaf_bump, 1) {
+            Ok(()) => leaves.alloc(&mut leaf_bump),
+            Err(_) => unreachable!("an empty arena has room"),
+        };
+        let root = AtomicU64::new(Root { height: 0, handle: leaf }.word());
+        let tree = Tree { prefix, windows: Windows::new(), leaves, inners, root };
+        let finger =
+            Self { leaf_bump, inner_bump, path: Vec::new(), leaf, lower: None, upper: None, rank: None };
+        (tree, finger)
+    }
+
+    /// Adds the record at `position`, whose key is `target`.
+    ///
+    /// Errors, after which nothing has changed: `InvalidArgument` when the key is there already or no handle is left.
+    #[inline]
+    pub fn insert(&mut self, tree: &Tree, target: &Target<'_>, position: u32) -> Result<()> {
+        if !self.holds(target.head) {
+            self.find(tree, target);
+        }
+        let leaf = tree.leaves.get(self.leaf);
+        let order = leaf.order();
+        let (rank, found) = leaf.rank(order, target.head, |other| tree.side(other, target));
+        if found {
+            return Err(Error::invalid("a record with this key and sequence number is indexed already"));
+        }
+        let entry = Entry { head: target.head, position };
+        if order.is_full() {
+            return self.split(tree, target, rank, entry);
+        }
+        leaf.insert(rank, entry);
+        self.rank = Some(rank);
+        Ok(())
+    }
+
+    /// Whether a key with this head surely belongs to the finger's leaf.
+    #[inline]
+    fn holds(&self, head: u64) -> bool {
+        self.lower.is_none_or(|lower| lower < head) & self.upper.is_none_or(|upper| head < upper)
+    }
+
+    /// Moves to the leaf of `target`.
+    #[inline]
+    fn find(&mut self, tree: &Tree, target: &Target<'_>) {
+        let root = tree.root();
+        let mut handle = root.handle;
+        self.path.clear();
+        (self.lower, self.upper) = (None, None);
+        for _ in 0..root.height {
+            let inner = tree.inners.get(handle);
+            let order = inner.order();
+            let nth = child_of(tree, inner, target);
+            if nth > 0 {
+                self.lower = Some(inner.separator(order, nth).head);
+            }
+            if nth < order.len() {
+                self.upper = Some(inner.separator(order, nth + 1).head);
+            }
+            self.path.push(handle);
+            handle = inner.child(order, nth);
+        }
+        if self.leaf != handle {
+            (self.leaf, self.rank) = (handle, None);
+        }
+    }
+
+    fn new_leaf(&mut self, tree: &Tree, entries: &[Entry]) -> u32 {
+        let handle = tree.leaves.alloc(&mut self.leaf_bump);
+        tree.leaves.get(handle).fill(entries);
+        handle
+    }
+
+    /// Splits the finger's leaf, which is full, with a new record behind `rank` others.
+    #[cold]
+    fn split(&mut self, tree: &Tree, target: &Target<'_>, rank: usize, entry: Entry) -> Result<()> {
+        let run = match self.rank {
+            Some(last) if rank == FAN && last + 1 == FAN => Run::Ascending,
+            Some(0) if rank == 0 => Run::Descending,
+            _ => Run::None,
+        };
+        let parent = self.parent_with_room(tree, target, run)?;
+        let entries = tree.leaves.get(self.leaf).with(rank, entry);
+        let at = match run {
+            Run::Ascending => FAN,
+            Run::Descending => 1,
+            Run::None => FAN.div_ceil(2),
+        };
+        let (below, above) = entries.split_at(at);
+        let low = if run == Run::Ascending { self.leaf } else { self.new_leaf(tree, below) };
+        let high = if run == Run::Descending { self.leaf } else { self.new_leaf(tree, above) };
+        let separator = entries[at];
+        let parent = tree.inners.get(parent);
+        publish(tree, parent, target, (low, separator, high));
+        if rank < at {
+            (self.leaf, self.upper, self.rank) = (low, Some(separator.head), Some(rank));
+        } else {
+            (self.leaf, self.lower, self.rank) = (high, Some(separator.head), Some(rank - at));
+        }
+        Ok(())
+    }
+
+    /// The parent of the finger's leaf, after room was made in it. All nodes for the split of the leaf are reserved before
+    /// anything changes.
+    fn parent_with_room(&mut self, tree: &Tree, target: &Target<'_>, run: Run) -> Result<u32> {
+        let is_full = |handle: &&u32| tree.inners.get(**handle).order().is_full();
+        let full = self.path.iter().rev().take_while(is_full).count();
+        let mut level = self.path.len() - full;
+        let nodes = 2 * full + usize::from(level == 0);
+        tree.inners.reserve(&mut self.inner_bump, u32::try_from(nodes).unwrap_or(u32::MAX))?;
+        tree.leaves.reserve(&mut self.leaf_bump, 2)?;
+        if level == 0 {
+            let root = tree.inners.alloc(&mut self.inner_bump);
+            tree.inners.get(root).begin(tree.root().handle);
+            self.path.insert(0, root);
+            let height = tree.root().height + 1;
+            tree.root.store(Root { height, handle: root }.word(), Ordering::Release);
+            level = 1;
+        }
+        let mut parent = self.path[level - 1];
+        for level in level..self.path.len() {
+            parent = self.split_inner(tree, target, (parent, self.path[level]), run);
+            self.path[level] = parent;
+        }
+        Ok(parent)
+    }
+
+    /// Splits a full inner node below a parent with room, and gives the half that `target` belongs to.
+    fn split_inner(
+        &mut self,
+        tree: &Tree,
+        target: &Target<'_>,
+        (parent, handle): (u32, u32),
+        run: Run,
+    ) -> u32 {
+        let inner = tree.inners.get(handle);
+        let nth = child_of(tree, inner, target);
+        let up = match run {
+            Run::Ascending if nth == FAN => FAN,
+            Run::Descending if nth == 0 => 1,
+            _ => FAN.div_ceil(2),
+        };
+        let (low, high) = (tree.inners.alloc(&mut self.inner_bump), tree.inners.alloc(&mut self.inner_bump));
+        tree.inners.get(low).fill(inner, 0, up - 1);
+        tree.inners.get(high).fill(inner, up, FAN);
+        let separator = inner.separator(inner.order(), up);
+        publish(tree, tree.inners.get(parent), target, (low, separator, high));
+        if nth < up { low } else { high }
+    }
+}
+
+/// The child of `inner` whose range holds `target`, as the writer sees it.
+#[inline]
+fn child_of(tree: &Tree, inner: &Inner, target: &Target<'_>) -> usize {
+    let (rank, found) = inner.rank(inner.order(), target.head, |other| tree.side(other, target));
+    rank + usize::from(found)
+}
+
+/// Steps 2 and 3 of a split, in this order, in the parent's child that holds `target`.
+fn publish(tree: &Tree, parent: &Inner, target: &Target<'_>, (low, separator, high): (u32, Entry, u32)) {
+    let nth = child_of(tree, parent, target);
+    parent.insert(nth, separator, high);
+    parent.replace(nth, low);
+}

@@ -1,0 +1,163 @@
+//! The memtable as its readers see it.
+//!
+//! Threading: everything here reads; any number of threads, no lock, no waiting. The totals are stored by the one writer
+//! after each insert and may lag behind it for others.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use pebble_format::{HeadPrefix, InternalKey, PinnedRecord, RecordRef, Seqno};
+
+use crate::cursor::MemtableCursor;
+use crate::tree::{Spot, Tree};
+use crate::windows::record_at;
+use crate::writer::MemtableWriter;
+
+/// An ordered index over records that lie in log regions. See the [crate].
+pub struct Memtable {
+    pub(crate) tree: Tree,
+    pub(crate) totals: Totals,
+}
+
+/// Sums over all records, stored by the writer alone.
+#[repr(align(64))]
+pub(crate) struct Totals {
+    len: AtomicUsize,
+    log_bytes: AtomicUsize,
+    seqno_min: AtomicU64,
+    seqno_max: AtomicU64,
+}
+
+impl Totals {
+    #[inline]
+    pub(crate) fn add(&self, record: &RecordRef<'_>) {
+        let seqno = record.seqno().0;
+        self.seqno_min.store(self.seqno_min.load(Ordering::Relaxed).min(seqno), Ordering::Relaxed);
+        self.seqno_max.store(self.seqno_max.load(Ordering::Relaxed).max(seqno), Ordering::Relaxed);
+        self.log_bytes.store(self.log_bytes.load(Ordering::Relaxed) + record.raw().len(), Ordering::Relaxed);
+        self.len.store(self.len.load(Ordering::Relaxed) + 1, Ordering::Release);
+    }
+}
+
+impl Memtable {
+    /// An empty memtable and the right to insert into it. `prefix` is what the keys are expected to share (take
+    /// [`Memtable::learned_prefix`] of the one before); a wrong one costs time, never correctness. Cost: some 20 KiB.
+    #[expect(
+        clippy::new_ret_no_self,
+        reason = "the memtable is shared and its writer is not: they come as a pair"
+    )]
+    pub fn new(prefix: HeadPrefix) -> (MemtableWriter, Arc<Self>) {
+        let writer = MemtableWriter::new(prefix);
+        let shared = Arc::clone(writer.shared());
+        (writer, shared)
+    }
+
+    pub(crate) fn over(tree: Tree) -> Self {
+        let totals = Totals {
+            len: AtomicUsize::new(0),
+            log_bytes: AtomicUsize::new(0),
+            seqno_min: AtomicU64::new(u64::MAX),
+            seqno_max: AtomicU64::new(0),
+        };
+        Self { tree, totals }
+    }
+
+    /// The newest version at or after `lookup` of exactly its user key; a tombstone is given as the record it is. With
+    /// [`InternalKey::lookup`] that is what a reader at a sequence number sees. Cost: one descent, about one cache miss,
+    /// and one more for the record.
+    #[inline]
+    pub fn get(&self, lookup: InternalKey<'_>) -> Option<RecordRef<'_>> {
+        let position = self.tree.lower_bound(&self.tree.target(lookup))?;
+        let record = self.tree.windows.record(position);
+        record.internal_key().same_key(&lookup).then_some(record)
+    }
+
+    /// As [`Memtable::get`], pinned in its region: the record outlives the memtable. Cost: a reference count more.
+    #[inline]
+    pub fn get_pinned(&self, lookup: InternalKey<'_>) -> Option<PinnedRecord> {
+        let position = self.tree.lower_bound(&self.tree.target(lookup))?;
+        let record = self.tree.windows.record(position);
+        record.internal_key().same_key(&lookup).then(|| self.pin(position))
+    }
+
+    /// The record at a position, pinned in its region.
+    #[inline]
+    pub(crate) fn pin(&self, position: u32) -> PinnedRecord {
+        let (region, offset) = self.tree.windows.find(position);
+        PinnedRecord::new(Arc::clone(region), |region| record_at(region, offset))
+    }
+
+    /// A cursor on no position. It keeps the memtable alive.
+    pub fn cursor(self: &Arc<Self>) -> MemtableCursor {
+        MemtableCursor::new(Arc::clone(self))
+    }
+
+    /// Records inserted.
+    pub fn len(&self) -> usize {
+        self.totals.len.load(Ordering::Acquire)
+    }
+
+    /// Whether no record was inserted.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of anonymous memory that the index holds, nodes still unused included; the records are not the memtable's.
+    pub fn memory(&self) -> usize {
+        size_of::<Self>() + self.tree.windows.bytes() + self.tree.leaves.bytes() + self.tree.inners.bytes()
+    }
+
+    /// Bytes of the records inserted, as they lie in the log: about what a flush writes.
+    pub fn log_bytes(&self) -> usize {
+        self.totals.log_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The first key in order. Cost: one descent.
+    pub fn first(&self) -> Option<InternalKey<'_>> {
+        let spot = self.tree.first_leaf();
+        self.key_at(spot, 0)
+    }
+
+    /// The last key in order. Cost: one descent.
+    pub fn last(&self) -> Option<InternalKey<'_>> {
+        let spot = self.tree.last_leaf();
+        self.key_at(spot, spot.order.len().checked_sub(1)?)
+    }
+
+    fn key_at(&self, spot: Spot, rank: usize) -> Option<InternalKey<'_>> {
+        let leaf = self.tree.leaves.get(spot.leaf);
+        (rank < spot.order.len())
+            .then(|| self.tree.windows.record(leaf.position(spot.order, rank)).internal_key())
+    }
+
+    /// The longest prefix that all keys share, for the next memtable; the one it was made with while it is empty.
+    pub fn learned_prefix(&self) -> HeadPrefix {
+        match (self.first(), self.last()) {
+            (Some(first), Some(last)) => HeadPrefix::between(first, last),
+            _ => self.tree.prefix.clone(),
+        }
+    }
+
+    /// The smallest and the largest sequence number inserted; `None` while empty.
+    pub fn seqno_range(&self) -> Option<(Seqno, Seqno)> {
+        let totals = &self.totals;
+        (!self.is_empty()).then(|| {
+            let [min, max] =
+                [&totals.seqno_min, &totals.seqno_max].map(|seqno| seqno.load(Ordering::Relaxed));
+            (Seqno(min), Seqno(max))
+        })
+    }
+}
+
+/// Prints sizes, never keys.
+impl std::fmt::Debug for Memtable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Memtable({} records of {} bytes, {} of index)",
+            self.len(),
+            self.log_bytes(),
+            self.memory()
+        )
+    }
+}

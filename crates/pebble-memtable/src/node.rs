@@ -1,0 +1,295 @@
+//! Leaves and inner nodes: write-once slots in arrival order, and one word that says which are filled and how they sort.
+//!
+//! ```text
+//!   order u64:   nibble 15 … 2   1    0          slots 1..=len are filled, in that order of time;
+//!                slot of rank …  #2   #1  len     nibble r is the slot of the r-th smallest
+//!
+//!   leaf  192 B  ┌ order │ 15 head words ─────────────┐┌ (unused) │ 15 positions ─┐
+//!   inner 256 B  ┌ order │ 15 head words ─────────────┐┌ child 0  │ 15 children ──┐┌ (unused) │ 15 separators ┐
+//! ```
+//!
+//! An inner node has `len + 1` children. Child 0 has no separator; child `r` holds the keys from separator `r` on. A
+//! separator is the position of a record: its head decides nearly always, and the record itself when heads are equal.
+//!
+//! A head word is the complement of the key's head, so that a slot still zero reads as the largest head.
+//!
+//! Threading: one writer, any number of readers. A slot is written before the order that names it is stored with
+//! `Release`; a reader loads the order with `Acquire` and looks only at slots that it names. A slot never changes after
+//! that, except a child, which is replaced (see the crate's `tree` module).
+
+use std::cmp::Ordering as Compare;
+
+use crate::sync::{AtomicU32, AtomicU64, FAN, Ordering};
+
+/// Which slots are filled, and how they sort.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Order(u64);
+
+impl Order {
+    /// Filled slots.
+    #[inline]
+    pub fn len(self) -> usize {
+        (self.0 & 15) as usize
+    }
+
+    /// Whether no slot is free.
+    #[inline]
+    pub fn is_full(self) -> bool {
+        self.len() == FAN
+    }
+
+    /// The slot of the `nth` smallest, from 1 to `len`; slot 0 for 0.
+    #[inline]
+    fn slot(self, nth: usize) -> usize {
+        ((self.0 & !15) >> (4 * nth)) as usize & FAN
+    }
+
+    /// The order after the next free slot was filled with what sorts behind `rank` others, and that slot. Not for a full
+    /// node.
+    #[inline]
+    fn with(self, rank: usize) -> (Self, usize) {
+        let slot = self.len() + 1;
+        let low = (1 << (4 * (rank + 1))) - 1;
+        let shifted = (self.0 & !low) << 4 | (slot as u64) << (4 * (rank + 1)) | (self.0 & low);
+        (Self(shifted + 1), slot)
+    }
+}
+
+/// What a head is stored as.
+#[inline]
+fn word(head: u64) -> u64 {
+    !head
+}
+
+/// How many of the filled slots have a smaller head. All slots are compared, without a branch.
+#[inline]
+fn smaller_heads(words: &[AtomicU64; FAN + 1], order: Order, head: u64) -> usize {
+    let (bound, len) = (word(head), order.len());
+    let mut count = 0;
+    for (slot, word) in words.iter().enumerate().skip(1) {
+        count += usize::from(word.load(Ordering::Relaxed) > bound) & usize::from(slot <= len);
+    }
+    count
+}
+
+/// The number of slots, in order, for which `side` of their reference is `Less`, given that smaller heads are; and whether
+/// the next one is `Equal`. Only slots with an equal head are asked: the first one, where the newest version of a key is,
+/// and then by halves.
+#[inline]
+fn rank(
+    node: (&[AtomicU64; FAN + 1], &[AtomicU32; FAN + 1]),
+    order: Order,
+    head: u64,
+    mut side: impl FnMut(u32) -> Compare,
+) -> (usize, bool) {
+    let (words, refs) = node;
+    let mut low = smaller_heads(words, order, head);
+    let is_tied =
+        |rank: usize| rank < order.len() && words[order.slot(rank + 1)].load(Ordering::Relaxed) == word(head);
+    if !is_tied(low) {
+        return (low, false);
+    }
+    let mut ask = |rank: usize| side(refs[order.slot(rank + 1)].load(Ordering::Relaxed));
+    match ask(low) {
+        Compare::Less => low += 1,
+        found => return (low, found == Compare::Equal),
+    }
+    let mut high = low;
+    while is_tied(high) {
+        high += 1;
+    }
+    while low < high {
+        let middle = low.midpoint(high);
+        match ask(middle) {
+            Compare::Less => low = middle + 1,
+            Compare::Equal => return (middle, true),
+            Compare::Greater => high = middle,
+        }
+    }
+    (low, false)
+}
+
+/// One record in a leaf, or one separator: its head and where it lies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// Head of the record's key.
+    pub head: u64,
+    /// Position of the record.
+    pub position: u32,
+}
+
+/// A leaf: up to [`FAN`] records.
+#[repr(C, align(64))]
+#[derive(Default)]
+pub struct Leaf {
+    /// The order, then the head words of slots 1 to [`FAN`].
+    words: [AtomicU64; FAN + 1],
+    /// Positions; slot 0 is unused.
+    positions: [AtomicU32; FAN + 1],
+}
+
+impl Leaf {
+    /// The order now. What it names can be read.
+    #[inline]
+    pub fn order(&self) -> Order {
+        Order(self.words[0].load(Ordering::Acquire))
+    }
+
+    /// How many of the records that `order` names come before the searched key, and whether the next one is that key.
+    /// `side` says where the record at a position lies from the searched key, whose head is `head`.
+    #[inline]
+    pub fn rank(&self, order: Order, head: u64, side: impl FnMut(u32) -> Compare) -> (usize, bool) {
+        rank((&self.words, &self.positions), order, head, side)
+    }
+
+    /// Position of the record with `rank` others before it. The order must name it.
+    #[inline]
+    pub fn position(&self, order: Order, rank: usize) -> u32 {
+        self.positions[order.slot(rank + 1)].load(Ordering::Relaxed)
+    }
+
+    fn entry(&self, order: Order, rank: usize) -> Entry {
+        let head = !self.words[order.slot(rank + 1)].load(Ordering::Relaxed);
+        Entry { head, position: self.position(order, rank) }
+    }
+
+    /// Adds a record behind `rank` others. Writer only; the leaf must not be full.
+    #[inline]
+    pub fn insert(&self, rank: usize, entry: Entry) {
+        let (order, slot) = self.order().with(rank);
+        self.words[slot].store(word(entry.head), Ordering::Relaxed);
+        self.positions[slot].store(entry.position, Ordering::Relaxed);
+        self.words[0].store(order.0, Ordering::Release);
+    }
+
+    /// The records of a full leaf and one more behind `rank` of them, in order. Writer only.
+    pub fn with(&self, rank: usize, entry: Entry) -> [Entry; FAN + 1] {
+        let order = self.order();
+        std::array::from_fn(|at| match at.cmp(&rank) {
+            Compare::Less => self.entry(order, at),
+            Compare::Equal => entry,
+            Compare::Greater => self.entry(order, at - 1),
+        })
+    }
+
+    /// Fills a leaf that nobody else has seen.
+    pub fn fill(&self, entries: &[Entry]) {
+        for (rank, entry) in entries.iter().enumerate() {
+            self.insert(rank, *entry);
+        }
+    }
+}
+
+/// An inner node: up to [`FAN`] separators between children.
+#[repr(C, align(64))]
+#[derive(Default)]
+pub struct Inner {
+    /// The order, then the head words of the separators in slots 1 to [`FAN`].
+    words: [AtomicU64; FAN + 1],
+    /// Handles; slot 0 is child 0.
+    children: [AtomicU32; FAN + 1],
+    /// Positions of the separators; slot 0 is unused.
+    separators: [AtomicU32; FAN + 1],
+}
+
+impl Inner {
+    /// The order now. What it names can be read.
+    #[inline]
+    pub fn order(&self) -> Order {
+        Order(self.words[0].load(Ordering::Acquire))
+    }
+
+    /// How many of the separators that `order` names come before the searched key, and whether the next one is that key.
+    #[inline]
+    pub fn rank(&self, order: Order, head: u64, side: impl FnMut(u32) -> Compare) -> (usize, bool) {
+        rank((&self.words, &self.separators), order, head, side)
+    }
+
+    /// Handle of child `nth`, from 0 to `order.len()`.
+    #[inline]
+    pub fn child(&self, order: Order, nth: usize) -> u32 {
+        self.children[order.slot(nth)].load(Ordering::Acquire)
+    }
+
+    /// The separator before child `nth`, from 1 to `order.len()`.
+    #[inline]
+    pub fn separator(&self, order: Order, nth: usize) -> Entry {
+        let slot = order.slot(nth);
+        let head = !self.words[slot].load(Ordering::Relaxed);
+        Entry { head, position: self.separators[slot].load(Ordering::Relaxed) }
+    }
+
+    /// Makes `child` the only child of a node that nobody else has seen.
+    pub fn begin(&self, child: u32) {
+        self.children[0].store(child, Ordering::Relaxed);
+    }
+
+    /// Adds a separator, and the child behind it, after child `nth`. Writer only; the node must not be full.
+    pub fn insert(&self, nth: usize, separator: Entry, child: u32) {
+        let (order, slot) = self.order().with(nth);
+        self.words[slot].store(word(separator.head), Ordering::Relaxed);
+        self.separators[slot].store(separator.position, Ordering::Relaxed);
+        self.children[slot].store(child, Ordering::Relaxed);
+        self.words[0].store(order.0, Ordering::Release);
+    }
+
+    /// Puts another node in the place of child `nth`. Writer only.
+    pub fn replace(&self, nth: usize, child: u32) {
+        self.children[self.order().slot(nth)].store(child, Ordering::Release);
+    }
+
+    /// Fills a node that nobody else has seen with the children `first..=last` of a full one, and what is between them.
+    pub fn fill(&self, from: &Inner, first: usize, last: usize) {
+        let order = from.order();
+        self.begin(from.child(order, first));
+        for nth in first + 1..=last {
+            self.insert(nth - first - 1, from.separator(order, nth), from.child(order, nth));
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_whole_cache_lines() {
+        assert_eq!((size_of::<Leaf>(), align_of::<Leaf>()), (192, 64));
+        assert_eq!((size_of::<Inner>(), align_of::<Inner>()), (256, 64));
+    }
+
+    #[test]
+    fn a_leaf_sorts_what_arrives_in_any_order() {
+        let heads: Vec<u64> = (0..15).map(|n| (n * 7 % 15) * 10 + 5).collect();
+        let leaf = Leaf::default();
+        for (n, head) in heads.iter().enumerate() {
+            let (rank, found) = leaf.rank(leaf.order(), *head, |_| unreachable!("no head is equal"));
+            assert_eq!((rank, found), (heads[..n].iter().filter(|other| *other < head).count(), false));
+            leaf.insert(rank, Entry { head: *head, position: u32::try_from(n).unwrap() });
+        }
+        let order = leaf.order();
+        assert!(order.is_full());
+        let seen: Vec<u64> = (0..15).map(|rank| leaf.entry(order, rank).head).collect();
+        assert_eq!(seen, (0..15).map(|n| n * 10 + 5).collect::<Vec<_>>());
+        let more = leaf.with(3, Entry { head: 30, position: 99 });
+        assert_eq!(more.map(|entry| entry.head)[2..5], [25, 30, 35]);
+    }
+
+    #[test]
+    fn equal_heads_are_told_apart_by_their_records() {
+        let leaf = Leaf::default();
+        let heads = [0, 7, 7, 7, 7, 7, u64::MAX];
+        leaf.fill(&heads.map(|head| Entry { head, position: 0 }));
+        for (rank, slot) in leaf.positions.iter().skip(1).enumerate() {
+            slot.store(u32::try_from(rank).unwrap() * 2, Ordering::Relaxed);
+        }
+        let order = leaf.order();
+        for searched in 1..=11_u32 {
+            let (rank, found) = leaf.rank(order, 7, |position| position.cmp(&searched));
+            assert_eq!(rank, searched.div_ceil(2).clamp(1, 6) as usize, "{searched}");
+            assert_eq!(found, searched % 2 == 0, "{searched}");
+        }
+        assert_eq!(leaf.rank(order, u64::MAX, |_| Compare::Greater), (6, false));
+        assert_eq!(leaf.rank(order, 0, |_| Compare::Less), (1, false));
+    }
+}
