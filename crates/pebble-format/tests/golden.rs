@@ -1,0 +1,138 @@
+//! The layouts on disk, printed and compared: no field moves and no tag changes its number unseen.
+//!
+//! A difference here is a change of the format: it needs a new version number and a reader for the old one.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::fmt::Write;
+use std::mem::{offset_of, size_of};
+
+/// Prints `Type size`, then ` field offset` for each field.
+macro_rules! layout {
+    ($to:expr, $type:ty { $($field:ident),* $(,)? }) => {
+        writeln!($to, "{} {}", stringify!($type), size_of::<$type>()).unwrap();
+        $(writeln!($to, "  {} {}", stringify!($field), offset_of!($type, $field)).unwrap();)*
+    };
+}
+
+mod table {
+    use super::*;
+    use pebble_format::table::{
+        BLOCK_COUNT_MAX, BLOCK_LEN_MAX, BUCKET_SLOTS, BlockEntry, BlockTail, Bucket, Codec, EXPANDED_LEN_MAX,
+        EXPANSION_MAX, FLAG_COMPRESSED, FLAG_HAS_TOMBSTONES, FLAG_UNIQUE_USER_KEYS, HASH_XXH3, IndexKind,
+        KeyBound, LOCATION_MAX, REGION_ALIGN, RegionId, TABLE_MAGIC, TABLE_VERSION, TableFooter,
+        TableProperties, TableRegion, block_tail_len, slot, slot_location,
+    };
+
+    const GOLDEN: &str = "\
+BlockTail 4
+  count 0
+  prefix_len 2
+BlockEntry 24
+  offset 0
+  stored_len 8
+  raw_len 12
+  crc 16
+  count 20
+  codec 22
+  reserved 23
+TableRegion 16
+  offset 0
+  len 8
+  crc 12
+TableProperties 64
+  key_bytes 0
+  value_bytes 8
+  raw_len 16
+  compressed_blocks 24
+  block_len 28
+  reserved 32
+KeyBound 12
+  trailer 0
+  key_len 8
+  keyspace 10
+Bucket 64
+  slots 0
+TableFooter 256
+  magic 0
+  version 8
+  flags 12
+  uuid 16
+  number 32
+  data_len 40
+  regions 48
+  count 160
+  keys 168
+  tombstones 176
+  seqno_min 184
+  seqno_max 192
+  blocks 200
+  index 204
+  hash 205
+  probes 206
+  reserved 207
+  crc 252
+magic 7065626c00737374 version 1
+flags 1 2 4
+index 0 1 2 3
+codec 0 1
+hash 1
+regions 0 1 2 3 4 5 6
+align 64 slots 16 location 8388606
+block 1023 262144 524288 16
+tail 12 16 24
+slot ff800006 800001 location 1405
+";
+
+    #[test]
+    fn the_table_is_as_it_was() {
+        let mut to = String::new();
+        layout!(to, BlockTail { count, prefix_len });
+        layout!(to, BlockEntry { offset, stored_len, raw_len, crc, count, codec, reserved });
+        layout!(to, TableRegion { offset, len, crc });
+        layout!(
+            to,
+            TableProperties { key_bytes, value_bytes, raw_len, compressed_blocks, block_len, reserved }
+        );
+        layout!(to, KeyBound { trailer, key_len, keyspace });
+        layout!(to, Bucket { slots });
+        layout!(
+            to,
+            TableFooter {
+                magic,
+                version,
+                flags,
+                uuid,
+                number,
+                data_len,
+                regions,
+                count,
+                keys,
+                tombstones,
+                seqno_min,
+                seqno_max,
+                blocks,
+                index,
+                hash,
+                probes,
+                reserved,
+                crc,
+            }
+        );
+        write!(to, "magic ").unwrap();
+        TABLE_MAGIC.iter().for_each(|byte| write!(to, "{byte:02x}").unwrap());
+        writeln!(to, " version {TABLE_VERSION}").unwrap();
+        writeln!(to, "flags {FLAG_UNIQUE_USER_KEYS} {FLAG_HAS_TOMBSTONES} {FLAG_COMPRESSED}").unwrap();
+        let kinds = [IndexKind::None, IndexKind::Granule, IndexKind::Slot, IndexKind::Bloom];
+        writeln!(to, "index {}", kinds.map(|kind| (kind as u8).to_string()).join(" ")).unwrap();
+        writeln!(to, "codec {} {}", Codec::None as u8, Codec::Lz4 as u8).unwrap();
+        writeln!(to, "hash {HASH_XXH3}").unwrap();
+        writeln!(to, "regions {}", RegionId::ALL.map(|id| (id as usize).to_string()).join(" ")).unwrap();
+        writeln!(to, "align {REGION_ALIGN} slots {BUCKET_SLOTS} location {LOCATION_MAX}").unwrap();
+        writeln!(to, "block {BLOCK_COUNT_MAX} {BLOCK_LEN_MAX} {EXPANDED_LEN_MAX} {EXPANSION_MAX}").unwrap();
+        writeln!(to, "tail {}", [1, 2, 3].map(|count| block_tail_len(count).to_string()).join(" ")).unwrap();
+        let (full, one) = (slot(u64::MAX, 5).unwrap(), slot(1, 0).unwrap());
+        writeln!(to, "slot {full:x} {one:x} location {:x}", slot_location(5, 5).unwrap()).unwrap();
+        assert_eq!(to, GOLDEN);
+    }
+}
