@@ -1,1 +1,21 @@
-//! Compaction of PebbleTree: a pure plan and the one data mover, which flush uses too.
+//! Compaction: what to merge, which versions stay, and the one data mover, which flush uses too.
+//!
+//! ```text
+//!   plan  Version ─► Plan                     pure: decides
+//!   run   cursor ─► Collapse ─► tables        does, on the caller's thread; holds no lock, installs nothing
+//! ```
+//!
+//! The third step, installing, belongs to the engine. This crate knows neither memtable nor log: a flush is a run whose
+//! cursor happens to walk a memtable.
+//!
+//! Threading: plain functions over what the caller owns.
+
+#![forbid(unsafe_code)]
+
+mod collapse;
+mod plan;
+mod run;
+
+pub use collapse::Collapse;
+pub use plan::{Plan, Policy, plan};
+pub use run::{Job, Outputs, RunResult, run};
