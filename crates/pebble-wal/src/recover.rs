@@ -198,7 +198,8 @@ fn segment_numbers(fs: &dyn Fs, dir: &Path) -> Result<Vec<u32>> {
 /// A segment that may be evidence, but does not count.
 struct Later {
     segment: Segment,
-    previous_end: LogPosition,
+    /// From its header, or what is wrong with that.
+    previous_end: Result<LogPosition>,
 }
 
 /// The state of a replay, between two segments.
@@ -206,10 +207,8 @@ struct Replay {
     uuid: [u8; 16],
     first: u32,
     segments: VecDeque<Segment>,
-    /// Segments with a whole header behind the last that counts.
+    /// Segments behind the last that counts.
     later: Vec<Later>,
-    /// Segments without one, and what is wrong with them.
-    unusable: Vec<(u32, Error)>,
     end: LogPosition,
     sealed: bool,
     promise: LogPosition,
@@ -227,7 +226,6 @@ impl Replay {
             first,
             segments: VecDeque::new(),
             later: Vec::new(),
-            unusable: Vec::new(),
             end: LogPosition::new(first, 0),
             sealed: false,
             promise: LogPosition::ZERO,
@@ -247,19 +245,20 @@ impl Replay {
             Ok(header) => header,
             Err(error @ Error::UnsupportedVersion { .. }) => return Err(error),
             Err(error) => {
-                self.unusable.push((number, in_segment(number, error)));
+                // Its frames need no header to be recognised: the epoch follows from the number.
+                segment.expect_epoch(segment_epoch(&uuid, number));
+                self.later.push(Later { segment, previous_end: Err(in_segment(number, error)) });
                 return Ok(());
             }
         };
         let previous_end = LogPosition(header.previous_end.get());
         if number != self.first && previous_end != self.end {
-            self.later.push(Later { segment, previous_end });
+            self.later.push(Later { segment, previous_end: Ok(previous_end) });
             return Ok(());
         }
         // What was begun at the very end of the replayed log is its continuation; files between were given up
         // before that.
         self.later.clear();
-        self.unusable.clear();
         self.sealed = false;
         let bytes = segment.unfilled();
         let mut end = bytes.base;
@@ -300,26 +299,29 @@ impl Replay {
 
     /// What is wrong with a log that ends before `limit`, as precisely as it can be told.
     fn explain(&mut self, limit: LogPosition, present: &[u32]) -> Error {
-        let missing = |number: u32| !present.contains(&number);
-        let absent =
-            |number: u32| Error::MissingFile { file: FileName::Log(number.into()).to_string().into() };
         let here = self.end.segment();
-        if self.segments.is_empty() && missing(self.first) {
-            return absent(self.first);
+        let absent = |number: u32| {
+            let file = FileName::Log(number.into()).to_string().into();
+            (!present.contains(&number)).then_some(Error::MissingFile { file })
+        };
+        if self.segments.is_empty()
+            && let Some(error) = absent(self.first)
+        {
+            return error;
         }
         // The next segment tells where this one ended.
-        let next_begins = self.later.first().map(|later| later.previous_end);
+        let next_begins = self.later.iter().find_map(|later| later.previous_end.as_ref().ok()).copied();
         let ends_here = limit.segment() == here || next_begins.is_some_and(|begins| begins.segment() == here);
         if ends_here && let Some(stop) = self.stop.take() {
             return stop;
         }
-        if let Some((_, error)) = self.unusable.first().filter(|(number, _)| *number <= limit.segment()) {
+        let within = |later: &&Later| later.segment.number() <= limit.segment();
+        if let Some(Later { previous_end: Err(error), .. }) = self.later.first().filter(within) {
             return error.clone();
         }
-        for number in next_begins.map(LogPosition::segment).into_iter().chain([limit.segment()]) {
-            if number > here && missing(number) {
-                return absent(number);
-            }
+        let expected = next_begins.map(LogPosition::segment).into_iter().chain([limit.segment()]);
+        if let Some(error) = expected.filter(|number| *number > here).find_map(absent) {
+            return error;
         }
         let stop = self.stop.take();
         stop.unwrap_or_else(|| {

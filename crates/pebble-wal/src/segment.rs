@@ -91,7 +91,9 @@ impl Segment {
                 Err(error) => return Err(error),
             },
             Ok(()) => {}
-            Err(error) if unsupported(&error) => {}
+            // A length without blocks: the file can be gone on with later, and a full disk is an error of the
+            // write.
+            Err(error) if unsupported(&error) => file.truncate(u64::try_from(len).unwrap_or(u64::MAX))?,
             Err(error) => return Err(error),
         }
         Ok((AppendRegion::heap(len), LogIo::Write))
@@ -101,7 +103,7 @@ impl Segment {
     ///
     /// A file that may only be read, or that cannot be mapped, is read into memory.
     pub(crate) fn open(fs: &dyn Fs, dir: &Path, number: u32, io: LogIo) -> io::Result<Self> {
-        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, Unsupported};
+        use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
         let path = path(dir, number);
         let (file, io) = match fs.open(&path, Open::ReadWrite) {
             Ok(file) => (file, io),
@@ -113,7 +115,8 @@ impl Segment {
         if io == LogIo::Map {
             match file.map_mut() {
                 Ok(map) => return Ok(Self { number, epoch: 0, appender: map_region(map), file, io }),
-                Err(error) if error.kind() == Unsupported => {}
+                // A crash may have left it without real blocks, and replay must not give it any.
+                Err(error) if matches!(error.kind(), Unsupported | InvalidInput) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -137,6 +140,11 @@ impl Segment {
         self.epoch = header.epoch.get();
         self.appender.fill(SEGMENT_HEADER_LEN);
         Ok(header)
+    }
+
+    /// Prepares a segment without a header that counts for [`Segment::unfilled`].
+    pub(crate) fn expect_epoch(&mut self, epoch: u32) {
+        self.epoch = epoch;
     }
 
     /// Everything behind what is filled, to be checked for frames.

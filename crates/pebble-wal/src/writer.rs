@@ -122,10 +122,10 @@ impl LogWriter {
             previous_end = segment.end();
         }
         sync.wrote(end);
-        let io = if current.io() == LogIo::Write { LogIo::Write } else { options.io };
-        let appendable = goes_on && current.io() == options.io && current.reserve().is_ok();
+        let wanted = current.io() == LogIo::Write || options.io == LogIo::Map;
+        let appendable = goes_on && wanted && current.reserve().is_ok();
         Ok(Self {
-            io: if appendable { current.io() } else { io },
+            io: options.io,
             appendable,
             sealed,
             closed: false,
@@ -341,7 +341,7 @@ impl LogWriter {
 
     /// How bytes reach the file: what was asked for, or [`LogIo::Write`] if the file system could not do it.
     pub fn io(&self) -> LogIo {
-        self.io
+        if self.appendable { self.current.io() } else { self.io }
     }
 
     /// Bytes of segments and spares that are mapped files.
