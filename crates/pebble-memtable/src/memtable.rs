@@ -42,10 +42,6 @@ impl Totals {
 impl Memtable {
     /// An empty memtable and the right to insert into it. `prefix` is what the keys are expected to share (take
     /// [`Memtable::learned_prefix`] of the one before); a wrong one costs time, never correctness. Cost: some 20 KiB.
-    #[expect(
-        clippy::new_ret_no_self,
-        reason = "the memtable is shared and its writer is not: they come as a pair"
-    )]
     pub fn new(prefix: HeadPrefix) -> (MemtableWriter, Arc<Self>) {
         let writer = MemtableWriter::new(prefix);
         let shared = Arc::clone(writer.shared());

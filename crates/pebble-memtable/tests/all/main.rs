@@ -1,4 +1,5 @@
 //! The tests of pebble-memtable, one binary.
+#![allow(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
 mod content;
 mod limits;
