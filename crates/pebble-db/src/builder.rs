@@ -1,0 +1,124 @@
+//! The knobs, each with a default that needs no thought.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pebble_engine::{
+    Components, Compression, Engine, LogIo, Options, PointIndex, ReadMode, Recovery, Result,
+};
+
+use crate::db::Db;
+
+/// Options of a database, then [`Builder::open`].
+///
+/// ```
+/// # fn main() -> pebble_db::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path();
+/// use pebble_db::{Db, ReadMode};
+///
+/// let db = Db::builder(path).memory_budget(64 << 20).read_mode(ReadMode::Pread).open()?;
+/// assert_eq!(db.stats().memory_budget, 64 << 20);
+/// # db.close()
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use = "options do nothing until `open`"]
+pub struct Builder {
+    path: PathBuf,
+    options: Options,
+    components: Components,
+}
+
+impl Builder {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path, options: Options::default(), components: Components::default() }
+    }
+
+    /// Bytes of memory for memtables, indexes, filters and caches together: 256 MiB. Mapped files are the kernel's
+    /// memory and not counted; [`Stats`](crate::Stats) reports them apart.
+    pub fn memory_budget(mut self, bytes: u64) -> Self {
+        self.options.memory_budget = bytes;
+        self
+    }
+
+    /// Whether to make a database where there is none: yes.
+    pub fn create_if_missing(mut self, create: bool) -> Self {
+        self.options.create_if_missing = create;
+        self
+    }
+
+    /// How the log is written: through mapped segments, or (also where a file system cannot map) with one `write` a
+    /// commit.
+    pub fn log_io(mut self, io: LogIo) -> Self {
+        self.options.log_io = io;
+        self
+    }
+
+    /// What to do with a log that is damaged where it was known durable: refuse to open.
+    pub fn recovery(mut self, recovery: Recovery) -> Self {
+        self.options.recovery = recovery;
+        self
+    }
+
+    /// How often buffered commits are synced in the background: every second; `None` for never.
+    pub fn sync_interval(mut self, interval: Option<Duration>) -> Self {
+        self.options.sync_interval = interval;
+        self
+    }
+
+    /// How tables are read: mapped.
+    pub fn read_mode(mut self, mode: ReadMode) -> Self {
+        self.options.read_mode = mode;
+        self
+    }
+
+    /// The point index of new tables: locations, about five bytes a key.
+    pub fn point_index(mut self, index: PointIndex) -> Self {
+        self.options.point_index = index;
+        self
+    }
+
+    /// Compression of the oldest run: LZ4 where it pays.
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.options.compression = compression;
+        self
+    }
+
+    /// Target bytes of a data block: 16 KiB.
+    pub fn block_len(mut self, bytes: usize) -> Self {
+        self.options.block_len = bytes;
+        self
+    }
+
+    /// Target bytes of a table: 32 MiB.
+    pub fn table_len(mut self, bytes: u64) -> Self {
+        self.options.table_len = bytes;
+        self
+    }
+
+    /// Sorted runs that may pile up before they are merged: 8.
+    pub fn runs_max(mut self, runs: usize) -> Self {
+        self.options.runs_max = runs;
+        self
+    }
+
+    /// Bytes of the first log segment and of a full-grown one: 256 KiB and 64 MiB. Each segment is twice as long as
+    /// the one before it, so that a small database stays small.
+    pub fn segment_len(mut self, first: u32, full: u32) -> Self {
+        self.options.segment_len_min = first;
+        self.options.segment_len_max = full;
+        self
+    }
+
+    /// The file system, clock and executor that the engine stands on; for tests and simulations.
+    pub fn components(mut self, components: Components) -> Self {
+        self.components = components;
+        self
+    }
+
+    /// Opens the database. See [`Db::open`].
+    pub fn open(self) -> Result<Db> {
+        Ok(Db::new(Engine::open(&self.path, self.options, self.components)?))
+    }
+}

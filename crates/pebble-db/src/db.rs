@@ -1,0 +1,201 @@
+//! The database: one handle, to be cloned freely.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use pebble_engine::{
+    DEFAULT_KEYSPACE, Engine, Error, KeyspaceId, RecoveryReport, Result, Stats, VerifyReport,
+};
+
+use crate::batch::{WriteBatch, WriteOptions};
+use crate::builder::Builder;
+use crate::iter::Iter;
+use crate::keyspace::Keyspace;
+use crate::range::KeyRange;
+use crate::snapshot::Snapshot;
+use crate::value::Value;
+
+/// An open database. Cheap to clone, and every clone is the same database: `Clone + Send + Sync + 'static`.
+///
+/// Its own reads and writes go to the *default* keyspace; [`Db::keyspace`] gives the others. Dropping the last
+/// handle (and [`Keyspace`], which holds one) closes it; [`Db::close`] does so with an answer.
+#[derive(Clone)]
+pub struct Db {
+    engine: Engine,
+}
+
+impl Db {
+    /// Opens the database in the directory `path`, or makes one there, with every option at its default.
+    ///
+    /// Errors: [`Error::Locked`] when it is open elsewhere, [`Error::Corruption`] or [`Error::MissingFile`] when it
+    /// is damaged (nothing is changed then), [`Error::UnsupportedVersion`] when a newer build wrote it.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder(path).open()
+    }
+
+    /// Options first, then [`Builder::open`].
+    pub fn builder(path: impl AsRef<Path>) -> Builder {
+        Builder::new(path.as_ref().into())
+    }
+
+    pub(crate) fn new(engine: Engine) -> Self {
+        Self { engine }
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(crate) fn same_as(&self, other: &Db) -> bool {
+        self.engine.same_as(&other.engine)
+    }
+
+    /// Sets `key` to `value`. Acknowledged as [`WriteOptions::buffered`]. Cost: one copy of the record into the
+    /// mapped log and one entry in the memtable's index; no system call.
+    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        self.put_with(key, value, &WriteOptions::default())
+    }
+
+    /// [`Db::put`] with a say in how it is acknowledged.
+    pub fn put_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        options: &WriteOptions,
+    ) -> Result<()> {
+        self.engine.put(KeyspaceId::DEFAULT, key.as_ref(), value.as_ref(), options.durability())
+    }
+
+    /// The value of `key`. Cost: about two dependent cache misses in the place where the key is; nothing is copied.
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
+        Ok(self.engine.get(KeyspaceId::DEFAULT, key.as_ref(), None)?.map(Value::new))
+    }
+
+    /// Whether `key` has a value.
+    pub fn contains(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(self.get(key)?.is_some())
+    }
+
+    /// Removes `key`; that it is absent is no error.
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<()> {
+        self.delete_with(key, &WriteOptions::default())
+    }
+
+    /// [`Db::delete`] with a say in how it is acknowledged.
+    pub fn delete_with(&self, key: impl AsRef<[u8]>, options: &WriteOptions) -> Result<()> {
+        self.engine.delete(KeyspaceId::DEFAULT, key.as_ref(), options.durability())
+    }
+
+    /// The keyspace with this name, made if it is not there. Its making is durable when this returns; opening it
+    /// again costs a look-up. Errors: [`Error::InvalidArgument`] for a name that is empty or longer than 255 bytes.
+    ///
+    /// ```
+    /// # fn main() -> pebble_db::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = pebble_db::Db::open(dir.path())?;
+    /// let users = db.keyspace("users")?;
+    /// users.put("ann", "1")?;
+    /// assert!(!db.contains("ann")?);                 // another keyspace
+    /// assert_eq!(db.keyspaces(), ["default", "users"]);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn keyspace(&self, name: &str) -> Result<Keyspace> {
+        Ok(Keyspace::new(self.clone(), self.engine.keyspace(name)?, Arc::from(name)))
+    }
+
+    /// The keyspace that [`Db::put`] and [`Db::get`] use.
+    pub fn default_keyspace(&self) -> Keyspace {
+        Keyspace::new(self.clone(), KeyspaceId::DEFAULT, Arc::from(DEFAULT_KEYSPACE))
+    }
+
+    /// The names of all keyspaces, sorted.
+    pub fn keyspaces(&self) -> Vec<String> {
+        self.engine.keyspace_names()
+    }
+
+    /// Applies a batch whole. An empty one is no commit.
+    pub fn write(&self, batch: WriteBatch) -> Result<()> {
+        self.write_with(batch, &WriteOptions::default())
+    }
+
+    /// [`Db::write`] with a say in how it is acknowledged.
+    pub fn write_with(&self, batch: WriteBatch, options: &WriteOptions) -> Result<()> {
+        self.engine.write(batch.check(self)?, options.durability())
+    }
+
+    /// All entries of the default keyspace. See [`Keyspace::iter`].
+    pub fn iter(&self) -> Result<Iter> {
+        self.default_keyspace().iter()
+    }
+
+    /// The entries of the default keyspace in a range. See [`Keyspace::range`].
+    pub fn range(&self, range: impl KeyRange) -> Result<Iter> {
+        self.default_keyspace().range(range)
+    }
+
+    /// The entries of the default keyspace whose keys begin with `prefix`. See [`Keyspace::prefix`].
+    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Result<Iter> {
+        self.default_keyspace().prefix(prefix)
+    }
+
+    /// The present state of all keyspaces, to be read for as long as it is held.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::new(self.clone(), self.engine.snapshot())
+    }
+
+    /// Makes every commit so far durable: after it, a power cut loses none of them. Cost: a device flush, shared.
+    pub fn persist(&self) -> Result<()> {
+        self.engine.persist()
+    }
+
+    /// Writes everything in memory to tables. Not needed for durability; it shortens the next recovery.
+    pub fn flush(&self) -> Result<()> {
+        self.engine.flush()
+    }
+
+    /// Merges the tables that hold keys of `range`, in any keyspace, into one run: reads are fastest then, and
+    /// space that old versions and deleted keys took is free again. Returns when it is done. At present the whole
+    /// tree is merged whenever the range is not empty. Cost: reading and writing all of it once.
+    pub fn compact_range(&self, range: impl KeyRange) -> Result<()> {
+        use std::ops::Bound::{Excluded, Included};
+        match range.into_bounds() {
+            (Included(lo), Excluded(hi)) if lo >= hi => Ok(()),
+            (Included(lo), Included(hi)) if lo > hi => Ok(()),
+            _ => self.engine.compact(),
+        }
+    }
+
+    /// Figures: what was written, what lies where, what it takes.
+    pub fn stats(&self) -> Stats {
+        self.engine.stats()
+    }
+
+    /// Reads every byte of every table and checks it. Errors: the first [`Error::Corruption`] met. Cost: a full
+    /// scan.
+    pub fn verify(&self) -> Result<Vec<VerifyReport>> {
+        self.engine.verify()
+    }
+
+    /// What stopped writing until the next open, if anything did. Reads go on in that state.
+    pub fn stopped(&self) -> Option<Arc<Error>> {
+        self.engine.stopped()
+    }
+
+    /// What the open found: records replayed, bytes dropped.
+    pub fn recovery(&self) -> RecoveryReport {
+        self.engine.recovery().clone()
+    }
+
+    /// Ends background work, syncs and seals the log, and lets the directory go; the next open has next to nothing
+    /// to do. Every later call on any handle gives [`Error::Closed`]; iterators and values that are held go on.
+    pub fn close(&self) -> Result<()> {
+        self.engine.close()
+    }
+}
+
+impl std::fmt::Debug for Db {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Db").finish_non_exhaustive()
+    }
+}

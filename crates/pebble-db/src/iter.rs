@@ -1,0 +1,92 @@
+//! Iteration over keys and values, from both ends, with seeks.
+
+use std::iter::FusedIterator;
+
+use pebble_engine::{PinnedRecord, Result};
+
+use crate::value::{Key, Value};
+
+/// Entries in ascending order of their keys; `rev()` or `next_back` from the other end. `'static + Send`: it
+/// borrows nothing, and what it gives does not change while it is held.
+///
+/// After an error it gives that error and nothing else, so a `for` loop must leave on it, as `entry?` does.
+pub struct Iter {
+    inner: pebble_engine::Iter,
+    /// What a seek found already, to be given next from its end.
+    sought: Option<(End, Option<Result<PinnedRecord>>)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Front,
+    Back,
+}
+
+impl Iter {
+    pub(crate) fn new(inner: pebble_engine::Iter) -> Self {
+        Self { inner, sought: None }
+    }
+
+    /// Makes the next entry from the front the first one at or after `key` within the bounds, before or behind
+    /// where the front stood. Cost: a search in every memtable and run.
+    ///
+    /// ```
+    /// # fn main() -> pebble_db::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = pebble_db::Db::open(dir.path())?;
+    /// for key in ["a", "b", "c", "d"] {
+    ///     db.put(key, "")?;
+    /// }
+    /// let mut iter = db.iter()?;
+    /// iter.seek("c");
+    /// assert_eq!(iter.next().unwrap()?.0, "c");
+    /// iter.seek("a");
+    /// assert_eq!(iter.next().unwrap()?.0, "a");
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn seek(&mut self, key: impl AsRef<[u8]>) {
+        self.sought = Some((End::Front, self.inner.seek(key.as_ref())));
+    }
+
+    /// Makes the next entry from the back the last one at or before `key` within the bounds.
+    pub fn seek_for_prev(&mut self, key: impl AsRef<[u8]>) {
+        self.sought = Some((End::Back, self.inner.seek_for_prev(key.as_ref())));
+    }
+
+    fn take(&mut self, end: End) -> Option<Result<(Key, Value)>> {
+        let found = match self.sought.take() {
+            Some((sought, found)) if sought == end => found,
+            other => {
+                self.sought = other;
+                match end {
+                    End::Front => self.inner.next_front(),
+                    End::Back => self.inner.next_back(),
+                }
+            }
+        };
+        found.map(|found| found.map(|record| (Key::new(record.key()), Value::new(record.into_value()))))
+    }
+}
+
+impl Iterator for Iter {
+    type Item = Result<(Key, Value)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.take(End::Front)
+    }
+}
+
+impl DoubleEndedIterator for Iter {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.take(End::Back)
+    }
+}
+
+impl FusedIterator for Iter {}
+
+impl std::fmt::Debug for Iter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Iter").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,118 @@
+//! A keyspace: an ordered map of its own within the database.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use pebble_engine::{Bounds, KeyspaceId, Result};
+
+use crate::batch::WriteOptions;
+use crate::db::Db;
+use crate::iter::Iter;
+use crate::range::{KeyRange, prefix_bounds};
+use crate::value::Value;
+
+/// One ordered key space. Cheap to clone; holds its database open.
+///
+/// ```
+/// # fn main() -> pebble_db::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let db = pebble_db::Db::open(dir.path())?;
+/// let users = db.keyspace("users")?;
+/// for name in ["ann", "anna", "bob", "cid"] {
+///     users.put(name, name.len().to_string())?;
+/// }
+/// let keys = |iter: pebble_db::Iter| -> pebble_db::Result<Vec<String>> {
+///     iter.map(|entry| Ok(String::from_utf8_lossy(&entry?.0).into_owned())).collect()
+/// };
+/// assert_eq!(keys(users.range("anna".."cid")?)?, ["anna", "bob"]);
+/// assert_eq!(keys(users.prefix("ann")?)?, ["ann", "anna"]);
+/// assert_eq!(users.iter()?.next_back().unwrap()?.0, "cid");
+/// # db.close()
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Keyspace {
+    db: Db,
+    id: KeyspaceId,
+    name: Arc<str>,
+}
+
+impl Keyspace {
+    pub(crate) fn new(db: Db, id: KeyspaceId, name: Arc<str>) -> Self {
+        Self { db, id, name }
+    }
+
+    pub(crate) fn id(&self) -> KeyspaceId {
+        self.id
+    }
+
+    /// The database that it belongs to.
+    pub fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Sets `key` to `value`. See [`Db::put`].
+    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        self.put_with(key, value, &WriteOptions::default())
+    }
+
+    /// [`Keyspace::put`] with a say in how it is acknowledged.
+    pub fn put_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        options: &WriteOptions,
+    ) -> Result<()> {
+        self.db.engine().put(self.id, key.as_ref(), value.as_ref(), options.durability())
+    }
+
+    /// The value of `key`. See [`Db::get`].
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
+        Ok(self.db.engine().get(self.id, key.as_ref(), None)?.map(Value::new))
+    }
+
+    /// Whether `key` has a value.
+    pub fn contains(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(self.get(key)?.is_some())
+    }
+
+    /// Removes `key`; that it is absent is no error.
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<()> {
+        self.delete_with(key, &WriteOptions::default())
+    }
+
+    /// [`Keyspace::delete`] with a say in how it is acknowledged.
+    pub fn delete_with(&self, key: impl AsRef<[u8]>, options: &WriteOptions) -> Result<()> {
+        self.db.engine().delete(self.id, key.as_ref(), options.durability())
+    }
+
+    /// All entries in order, as they are now: later writes do not show.
+    pub fn iter(&self) -> Result<Iter> {
+        self.bounded((Bound::Unbounded, Bound::Unbounded))
+    }
+
+    /// The entries with keys in `range`, in order, as they are now. A range that is the wrong way round is empty.
+    pub fn range(&self, range: impl KeyRange) -> Result<Iter> {
+        self.bounded(range.into_bounds())
+    }
+
+    /// The entries whose keys begin with `prefix`, exactly those, in order, as they are now.
+    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Result<Iter> {
+        self.bounded(prefix_bounds(prefix.as_ref()))
+    }
+
+    fn bounded(&self, bounds: Bounds) -> Result<Iter> {
+        Ok(Iter::new(self.db.engine().iter(self.id, bounds, None)?))
+    }
+}
+
+impl std::fmt::Debug for Keyspace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keyspace").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,250 @@
+//! The commit path: how a write becomes durable, ordered and visible. The only way in.
+//!
+//! ```text
+//!   put, delete, write
+//!        │ lock                                                          commits are ordered by this lock
+//!        ├─ make_room ........ seals a full memtable, waits when too many are sealed
+//!        ├─ LogWriter::append . encodes the records in the mapped segment: the one copy, no system call
+//!        ├─ MemtableWriter::insert, once a record: an index entry that points into the segment
+//!        └ unlock
+//!        └─ publish .......... buffered: at once.   sync: when the log is durable up to here (one fdatasync for all)
+//! ```
+//!
+//! # What is visible, and when
+//!
+//! Commits become visible in their order, and never before they can be acknowledged. So a buffered commit that
+//! comes behind a sync commit whose `fdatasync` is still running waits for it: if that sync fails, neither was ever
+//! seen. A load without sync commits never waits.
+//!
+//! # When something fails
+//!
+//! - The append finds no space: nothing was written to the memtable, nothing is visible; the next write tries
+//!   again.
+//! - The sync fails: everything from the last durable commit on stays invisible, its callers get `CommitUnknown`,
+//!   and writing stops until the next open (a second fsync after a failed one proves nothing: Rebello et al.,
+//!   ATC'20).
+//! - A panic inside the lock stops writing too: the commit may be half in the memtable, and stays invisible.
+
+use std::sync::{Arc, MutexGuard};
+
+use pebble_format::log::LogPosition;
+use pebble_format::{KeyspaceId, Kind, RecordBatch, Seqno, Trailer, record};
+use pebble_memtable::{Memtable, MemtableWriter};
+use pebble_wal::LogWriter;
+
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::options::{Durability, Executor, SEALED_MAX};
+use crate::state::{ReadState, Sealed};
+
+/// Log segments that one memtable may point into: half of what it has positions for, so that the one oversized segment
+/// of a huge batch always fits behind them.
+pub(crate) const SEGMENTS_MAX: usize = 128;
+
+/// What one commit writes.
+#[derive(Clone, Copy)]
+pub(crate) enum Write<'a> {
+    /// One record, encoded straight into the log.
+    One { keyspace: KeyspaceId, key: &'a [u8], kind: Kind, value: &'a [u8] },
+    /// Records that are encoded already; they get their sequence numbers while they are copied.
+    Batch(&'a RecordBatch),
+}
+
+impl Write<'_> {
+    /// Bytes in the log, and number of records. Refuses what is over a limit.
+    fn size(&self) -> Result<(usize, u32)> {
+        match self {
+            Self::One { key, value, .. } => {
+                record::check_lengths(key, value)?;
+                Ok((record::encoded_len(key.len(), value.len()), 1))
+            }
+            Self::Batch(batch) => Ok((batch.bytes().len(), batch.count())),
+        }
+    }
+
+    /// Lays the records out in `to`, numbered from `first` on. `to` has the length that [`Write::size`] gave.
+    fn encode(&self, to: &mut [u8], first: Seqno) {
+        match *self {
+            Self::One { keyspace, key, kind, value } => {
+                let encoded = record::encode(to, keyspace, key, Trailer::new(first, kind), value);
+                debug_assert!(encoded.is_ok(), "the lengths were checked by `size`");
+            }
+            Self::Batch(batch) => batch.copy_stamped(to, first),
+        }
+    }
+}
+
+/// What the commit lock guards: the ends of the log, of the memtable and of the order.
+pub(crate) struct Committer {
+    pub(crate) log: LogWriter,
+    pub(crate) memtable: MemtableWriter,
+    pub(crate) next_seqno: Seqno,
+    /// Log segments that the memtable points into.
+    pub(crate) segments: usize,
+    /// Where the last sync commit ends. Behind it nothing is visible before the log is durable up to it.
+    pub(crate) sync_end: LogPosition,
+}
+
+impl Core {
+    /// Commits one write. Returns when it is acknowledged as `durability` says, and visible.
+    pub(crate) fn commit(&self, write: Write<'_>, durability: Durability) -> Result<()> {
+        let (len, count) = write.size()?;
+        if count == 0 {
+            return self.status.check_writable();
+        }
+        let mut committer = self.make_room(self.lock_commit()?, len)?;
+        let first = committer.next_seqno;
+        let last = first.checked_add(u64::from(count) - 1).filter(|last| *last < Seqno::MAX);
+        let last = last.ok_or_else(|| Error::invalid("sequence numbers are used up"))?;
+
+        let appended =
+            committer.log.append(len, count, |to| write.encode(to, first)).map_err(|e| self.log_failed(e))?;
+        committer.next_seqno = Seqno(last.0 + 1);
+        let indexed = committer.index(appended.offset, count, appended.new_segment);
+        if let Err(error) = indexed {
+            self.status.stop(&error);
+            return Err(error);
+        }
+        self.counters.committed(count, len);
+        self.publish(committer, last, appended.end, durability)
+    }
+
+    /// The commit lock. After a panic of a holder writing has stopped: its commit may be half done.
+    pub(crate) fn lock_commit(&self) -> Result<MutexGuard<'_, Committer>> {
+        match self.commit.lock() {
+            Ok(committer) => self.status.check_writable().map(|()| committer),
+            Err(_) => {
+                self.status.stop(&Error::Background { what: "a commit".into() });
+                self.status.check_writable()?;
+                Err(Error::Closed)
+            }
+        }
+    }
+
+    /// Sees to it that the memtable can take `len` more bytes: seals it when it is full, and waits while too many
+    /// are sealed.
+    fn make_room<'a>(
+        &'a self,
+        mut committer: MutexGuard<'a, Committer>,
+        len: usize,
+    ) -> Result<MutexGuard<'a, Committer>> {
+        loop {
+            let memtable = committer.memtable.shared();
+            let full = memtable.memory() >= self.memtable_len
+                || memtable.log_bytes() != 0 && memtable.log_bytes() + len > self.memtable_len;
+            if !full && committer.segments < SEGMENTS_MAX {
+                return Ok(committer);
+            }
+            if self.state.load().sealed.len() < SEALED_MAX {
+                self.seal_memtable(&mut committer)?;
+                return Ok(committer);
+            }
+            committer = self.wait_for_flush(committer)?;
+        }
+    }
+
+    /// Waits until a sealed memtable was flushed; where the caller is the executor, flushes one.
+    fn wait_for_flush<'a>(
+        &'a self,
+        committer: MutexGuard<'a, Committer>,
+    ) -> Result<MutexGuard<'a, Committer>> {
+        if let Some(cause) = self.status.flush_blocked() {
+            self.work.wake_flush();
+            return Err(cause);
+        }
+        let _stalled = self.counters.stall(&*self.clock);
+        match self.executor {
+            Executor::Inline => {
+                drop(committer);
+                self.flush_oldest()?;
+                self.lock_commit()
+            }
+            Executor::Threads => {
+                self.work.wake_flush();
+                match self.room.wait(committer) {
+                    Ok(committer) => self.status.check_writable().map(|()| committer),
+                    Err(_) => self.lock_commit(),
+                }
+            }
+        }
+    }
+
+    /// Makes the memtable a sealed one and begins the next, with the next log segment.
+    pub(crate) fn seal_memtable(&self, committer: &mut Committer) -> Result<()> {
+        committer.log.rotate().map_err(|e| self.log_failed(e))?;
+        let (writer, shared) = Memtable::new(committer.memtable.shared().learned_prefix());
+        let full = std::mem::replace(&mut committer.memtable, writer);
+        committer.segments = 0;
+        let sealed = Arc::new(Sealed {
+            memtable: Arc::clone(full.shared()),
+            last_seqno: Seqno(committer.next_seqno.0 - 1),
+            next_segment: committer.log.segment(),
+        });
+        self.state.replace(|old| ReadState {
+            memtable: shared,
+            sealed: std::iter::once(sealed).chain(old.sealed.iter().cloned()).collect(),
+            tree: Arc::clone(&old.tree),
+        });
+        self.work.wake_flush();
+        Ok(())
+    }
+
+    /// Makes a commit visible, as soon as everything before it and it itself may be.
+    fn publish(
+        &self,
+        mut committer: MutexGuard<'_, Committer>,
+        last: Seqno,
+        end: LogPosition,
+        durability: Durability,
+    ) -> Result<()> {
+        if durability == Durability::Sync {
+            committer.sync_end = end;
+        }
+        let barrier = committer.sync_end;
+        if self.log_sync.durable() >= barrier {
+            self.visible.raise(last);
+            return Ok(());
+        }
+        drop(committer);
+        self.wait_durable(barrier)?;
+        self.visible.raise(last);
+        Ok(())
+    }
+
+    /// Waits until the log is durable up to `position`; a failure stops writing.
+    pub(crate) fn wait_durable(&self, position: LogPosition) -> Result<()> {
+        self.log_sync.wait_durable(position).map_err(|error| {
+            let cause = Error::from(error);
+            self.status.stop(&cause);
+            Error::CommitUnknown { cause: Arc::new(cause) }
+        })
+    }
+
+    /// What a failed append means: no space passes, everything else stops writing.
+    fn log_failed(&self, error: pebble_format::Error) -> Error {
+        let error = Error::from(error);
+        if !matches!(error, Error::NoSpace(_) | Error::InvalidArgument(_)) {
+            self.status.stop(&error);
+        }
+        error
+    }
+}
+
+impl Committer {
+    /// Points the memtable at the records that were appended at `offset`.
+    fn index(&mut self, offset: usize, count: u32, new_segment: bool) -> Result<()> {
+        if new_segment {
+            self.memtable.attach(self.log.region())?;
+            self.segments += 1;
+        }
+        if count == 1 {
+            return Ok(self.memtable.insert(offset)?);
+        }
+        let appended = self.log.region().tail(offset).unwrap_or_default();
+        for found in record::records(appended) {
+            let (at, _) = found?;
+            self.memtable.insert(offset + at)?;
+        }
+        Ok(())
+    }
+}

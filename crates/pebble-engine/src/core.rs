@@ -1,0 +1,125 @@
+//! What all parts of an open database share.
+//!
+//! ```text
+//!   commit (lock)   log's end, memtable's writer, next seqno        commit.rs
+//!   state           the picture that readers load                   state.rs
+//!   manifest (lock) the log of edits                                install.rs
+//!   flushing, compacting (locks)  one of each at a time             flush.rs, compact.rs
+//! ```
+//!
+//! Threading, the order of locks: `flushing` or `compacting`, then `manifest`, then `commit`, then the change lock
+//! inside `state`. Nobody takes an earlier one while he holds a later one.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex};
+
+use pebble_sstable::VerifyReport;
+use pebble_vfs::{Clock, Fs, Lock};
+use pebble_wal::LogSync;
+
+use crate::commit::Committer;
+use crate::error::Result;
+use crate::install::Manifest;
+use crate::keyspaces::Keyspaces;
+use crate::options::{Executor, Options, ReadMode};
+use crate::recover::RecoveryReport;
+use crate::snapshots::Snapshots;
+use crate::state::{State, Visible};
+use crate::stats::{Counters, LevelStats, Stats};
+use crate::status::Status;
+use crate::sync::lock;
+use crate::tables::Tables;
+use crate::work::Work;
+
+/// An open database without its threads and its last will.
+pub(crate) struct Core {
+    pub(crate) fs: Arc<dyn Fs>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) dir: PathBuf,
+    pub(crate) options: Options,
+    pub(crate) executor: Executor,
+    /// Bytes of log, and of index, at which a memtable is sealed.
+    pub(crate) memtable_len: usize,
+
+    pub(crate) commit: Mutex<Committer>,
+    /// Rung, with the commit lock, when a flush ended.
+    pub(crate) room: Condvar,
+    pub(crate) log_sync: Arc<LogSync>,
+    pub(crate) state: State,
+    pub(crate) visible: Visible,
+    pub(crate) manifest: Mutex<Manifest>,
+    pub(crate) flushing: Mutex<()>,
+    pub(crate) compacting: Mutex<()>,
+
+    pub(crate) tables: Tables,
+    pub(crate) keyspaces: Keyspaces,
+    pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) status: Status,
+    pub(crate) counters: Counters,
+    pub(crate) work: Work,
+    pub(crate) recovery: RecoveryReport,
+    /// The directory's lock, until the database is closed.
+    pub(crate) lock: Mutex<Option<Box<dyn Lock>>>,
+}
+
+impl Core {
+    /// Makes every commit so far durable.
+    pub(crate) fn persist(&self) -> Result<()> {
+        let end = {
+            let committer = self.lock_commit()?;
+            committer.log.end()
+        };
+        self.wait_durable(end)
+    }
+
+    /// Reads every byte of every table and checks it. Cost: a scan of the whole database, without its cache.
+    pub(crate) fn verify(&self) -> Result<Vec<VerifyReport>> {
+        self.status.check_open()?;
+        let tree = Arc::clone(&self.state.load().tree);
+        let tables = tree.runs.iter().flat_map(|run| run.iter());
+        Ok(tables.map(|table| table.verify()).collect::<pebble_format::Result<_>>()?)
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let mut stats = Stats::default();
+        self.counters.fill(&mut stats);
+        let state = self.state.load_full();
+        let memtables =
+            || std::iter::once(&state.memtable).chain(state.sealed.iter().map(|sealed| &sealed.memtable));
+        stats.memtable_records = memtables().map(|memtable| memtable.len()).sum();
+        stats.memtable_index_bytes = memtables().map(|memtable| memtable.memory()).sum();
+        stats.sealed_memtables = state.sealed.len();
+        for run in state.tree.version.runs() {
+            if stats.levels.last().is_none_or(|level| level.level != run.level()) {
+                stats.levels.push(LevelStats { level: run.level(), ..LevelStats::default() });
+            }
+            if let Some(level) = stats.levels.last_mut() {
+                level.runs += 1;
+                level.tables += run.tables().len();
+                level.bytes += run.tables().iter().map(|meta| meta.len).sum::<u64>();
+                level.records += run.tables().iter().map(|meta| meta.count).sum::<u64>();
+            }
+        }
+        let tables = || state.tree.runs.iter().flat_map(|run| run.iter());
+        stats.table_memory_bytes = tables().map(|table| table.memory()).sum();
+        if self.options.read_mode == ReadMode::Map {
+            stats.table_mapped_bytes = tables().map(|table| table.len()).sum();
+        }
+        stats.cache_bytes = self.tables.cached();
+        stats.log_syncs = self.log_sync.syncs();
+        {
+            let log = &lock(&self.commit).log;
+            stats.log_heap_bytes = log.heap_bytes() as u64;
+            stats.log_mapped_bytes = log.mapped_bytes();
+            stats.log_disk_bytes = log.disk_bytes();
+        }
+        stats.memory_bytes = stats.memtable_index_bytes as u64
+            + stats.table_memory_bytes as u64
+            + stats.cache_bytes
+            + stats.log_heap_bytes;
+        stats.memory_budget = self.options.memory_budget;
+        stats.snapshots = self.snapshots.count();
+        stats.visible_seqno = self.visible.get().0;
+        stats
+    }
+}

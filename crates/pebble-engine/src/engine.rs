@@ -1,0 +1,223 @@
+//! The handle: what the facade calls, and what ends the engine when the last handle goes.
+
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use pebble_format::{KeyspaceId, Kind, Pinned, RecordBatch, Seqno};
+use pebble_manifest::Edit;
+use pebble_sstable::VerifyReport;
+
+use crate::commit::{SEGMENTS_MAX, Write};
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::iter::{Bounds, Iter};
+use crate::options::{Components, Durability, Executor, Options};
+use crate::recover::RecoveryReport;
+use crate::snapshots::SnapshotGuard;
+use crate::stats::Stats;
+use crate::sync::lock;
+use crate::{open, work};
+
+/// Bytes of log that a clean close leaves to the next open instead of writing a table: replaying them takes a few
+/// milliseconds, and a program that opens, writes a little and closes does not leave a table each time.
+const CLOSE_KEEPS: usize = 1 << 20;
+
+/// An open database. Cloning shares it; dropping the last handle closes it.
+#[derive(Clone)]
+pub struct Engine {
+    core: Arc<Core>,
+    _last_will: Arc<LastWill>,
+}
+
+/// Ends the threads and closes the log, once.
+struct LastWill {
+    core: Arc<Core>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// A past state of the database that stays readable. Owned: it borrows nothing and may be kept anywhere.
+#[derive(Clone)]
+pub struct Snapshot(Arc<SnapshotGuard>);
+
+impl Snapshot {
+    /// The last sequence number that it sees.
+    pub fn seqno(&self) -> Seqno {
+        self.0.seqno()
+    }
+}
+
+impl Engine {
+    /// Opens the database in `dir`, or makes one there.
+    pub fn open(dir: &Path, options: Options, components: Components) -> Result<Self> {
+        let core = Arc::new(open::open(dir, options, components)?);
+        let threads = match core.executor {
+            Executor::Threads => work::start(&core)?,
+            Executor::Inline => Vec::new(),
+        };
+        let last_will = LastWill { core: Arc::clone(&core), threads: Mutex::new(threads) };
+        Ok(Self { core, _last_will: Arc::new(last_will) })
+    }
+
+    /// Sets `key` to `value`.
+    #[inline]
+    pub fn put(&self, keyspace: KeyspaceId, key: &[u8], value: &[u8], durability: Durability) -> Result<()> {
+        self.core.commit(Write::One { keyspace, key, kind: Kind::Put, value }, durability)
+    }
+
+    /// Removes `key`.
+    pub fn delete(&self, keyspace: KeyspaceId, key: &[u8], durability: Durability) -> Result<()> {
+        self.core.commit(Write::One { keyspace, key, kind: Kind::Delete, value: b"" }, durability)
+    }
+
+    /// Applies a batch whole.
+    pub fn write(&self, batch: &RecordBatch, durability: Durability) -> Result<()> {
+        self.core.commit(Write::Batch(batch), durability)
+    }
+
+    /// The value of `key`, now or in `snapshot`.
+    #[inline]
+    pub fn get(
+        &self,
+        keyspace: KeyspaceId,
+        key: &[u8],
+        snapshot: Option<&Snapshot>,
+    ) -> Result<Option<Pinned>> {
+        self.core.get(keyspace, key, snapshot.map(Snapshot::seqno))
+    }
+
+    /// The entries of a keyspace within bounds, as they are now or in `snapshot`.
+    pub fn iter(&self, keyspace: KeyspaceId, bounds: Bounds, snapshot: Option<&Snapshot>) -> Result<Iter> {
+        self.core.status.check_open()?;
+        let (state, seqno) = match snapshot {
+            Some(snapshot) => (self.core.state.load_full(), snapshot.seqno()),
+            None => self.core.state.consistent(&self.core.visible),
+        };
+        Ok(Iter::new(state, keyspace, sane(bounds), seqno))
+    }
+
+    /// The present state, to be read later.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot(Arc::new(self.core.snapshots.register(|| self.core.visible.get())))
+    }
+
+    /// The keyspace with this name, made if it is not there.
+    pub fn keyspace(&self, name: &str) -> Result<KeyspaceId> {
+        self.core.keyspace(name)
+    }
+
+    /// The names of all keyspaces, sorted.
+    pub fn keyspace_names(&self) -> Vec<String> {
+        self.core.keyspaces.names()
+    }
+
+    /// Makes every commit so far durable.
+    pub fn persist(&self) -> Result<()> {
+        self.core.persist()
+    }
+
+    /// Writes everything that lies in memtables to tables.
+    pub fn flush(&self) -> Result<()> {
+        self.core.flush_all().map(|_| ())
+    }
+
+    /// Flushes, and merges all runs into one.
+    pub fn compact(&self) -> Result<()> {
+        self.core.flush_all()?;
+        self.core.compact_all()
+    }
+
+    /// Carries out one planned merge where the caller is the executor; says whether there was one.
+    pub fn step(&self) -> Result<bool> {
+        self.core.compact_planned()
+    }
+
+    /// Reads and checks every table; a report for each.
+    pub fn verify(&self) -> Result<Vec<VerifyReport>> {
+        self.core.verify()
+    }
+
+    /// Figures, now.
+    pub fn stats(&self) -> Stats {
+        self.core.stats()
+    }
+
+    /// What stopped writing, if anything did.
+    pub fn stopped(&self) -> Option<Arc<Error>> {
+        self.core.status.stopped()
+    }
+
+    /// What the open found.
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.core.recovery
+    }
+
+    /// Whether both are handles of one open database.
+    pub fn same_as(&self, other: &Engine) -> bool {
+        Arc::ptr_eq(&self.core, &other.core)
+    }
+
+    /// Ends the threads, seals the log and releases the directory. Later calls on any handle give `Closed`.
+    pub fn close(&self) -> Result<()> {
+        self._last_will.carry_out()
+    }
+}
+
+/// An empty range for bounds that are the wrong way round, which the cursors need not cope with.
+fn sane(bounds: Bounds) -> Bounds {
+    let crossed = match (&bounds.0, &bounds.1) {
+        (Bound::Included(lo), Bound::Included(hi)) => lo > hi,
+        (Bound::Included(lo) | Bound::Excluded(lo), Bound::Included(hi) | Bound::Excluded(hi)) => lo >= hi,
+        _ => false,
+    };
+    if crossed { (Bound::Excluded(Box::default()), Bound::Excluded(Box::default())) } else { bounds }
+}
+
+impl LastWill {
+    fn carry_out(&self) -> Result<()> {
+        let mut threads = lock(&self.threads);
+        if self.core.status.check_open().is_err() {
+            return Ok(());
+        }
+        self.core.work.stop();
+        for thread in threads.drain(..) {
+            // A panic in it was caught and has stopped writing already.
+            drop(thread.join());
+        }
+        let closed = self.core.close_log();
+        self.core.status.close();
+        self.core.room.notify_all();
+        drop(lock(&self.core.lock).take());
+        closed
+    }
+}
+
+impl Drop for LastWill {
+    fn drop(&mut self) {
+        if let Err(error) = self.carry_out() {
+            tracing::error!(%error, "closing the database failed; the next open recovers it");
+        }
+    }
+}
+
+impl Core {
+    /// Leaves the directory so that the next open has next to nothing to do: a large memtable in tables, a small
+    /// one in the log, the log sealed, and the seal's place in the manifest.
+    fn close_log(&self) -> Result<()> {
+        let state = self.state.load_full();
+        let few_segments = self.lock_commit()?.segments < SEGMENTS_MAX / 2;
+        if !state.sealed.is_empty() || state.memtable.log_bytes() > CLOSE_KEEPS || !few_segments {
+            self.flush_all()?;
+        }
+        let mut manifest = lock(&self.manifest);
+        let sealed_at = {
+            let mut committer = self.lock_commit()?;
+            self.status.close();
+            committer.log.seal()?
+        };
+        let edit = Edit { log_floor: Some(sealed_at), ..Edit::default() };
+        manifest.state = manifest.state.apply(&edit)?;
+        Ok(manifest.log.append(&edit)?)
+    }
+}

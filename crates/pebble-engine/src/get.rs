@@ -1,0 +1,67 @@
+//! The point read: newest place first, and the first version found is the answer.
+//!
+//! ```text
+//!   get ─► State::load ─► Visible::get
+//!        ├─ Memtable::get_pinned               active, then sealed newest to oldest
+//!        └─ Run::find ─► Table::prefetch …     the one table of each run that may hold the key: ask for its line
+//!                     ─► Table::get_hashed     newest run first: index line, then record: two dependent misses
+//! ```
+//!
+//! The order of places is the order of time: every record in an earlier place is newer than every record of the
+//! same key in a later one. So the search stops at the first hit, a tombstone included.
+
+use pebble_format::hash::key_hash;
+use pebble_format::record::check_lengths;
+use pebble_format::{InternalKey, KeyspaceId, Pinned, PinnedRecord, Seqno};
+
+use crate::core::Core;
+use crate::error::Result;
+use crate::state::{ReadState, Tree};
+
+/// Tables whose index lines are asked for ahead of the first probe.
+const PREFETCH_MAX: usize = 16;
+
+impl Core {
+    /// The value that `key` has at `at`, or now. Pins the segment or the table that holds it; copies nothing.
+    pub(crate) fn get(&self, keyspace: KeyspaceId, key: &[u8], at: Option<Seqno>) -> Result<Option<Pinned>> {
+        self.status.check_open()?;
+        check_lengths(key, b"")?;
+        let state = self.state.load();
+        let seqno = at.unwrap_or_else(|| self.visible.get());
+        let found = state.find(InternalKey::lookup(keyspace, key, seqno))?;
+        Ok(found.filter(|found| !found.record().is_tombstone()).map(PinnedRecord::into_value))
+    }
+}
+
+impl ReadState {
+    fn find(&self, lookup: InternalKey<'_>) -> Result<Option<PinnedRecord>> {
+        if let Some(found) = self.memtable.get_pinned(lookup) {
+            return Ok(Some(found));
+        }
+        for sealed in &self.sealed {
+            if let Some(found) = sealed.memtable.get_pinned(lookup) {
+                return Ok(Some(found));
+            }
+        }
+        self.tree.find(lookup)
+    }
+}
+
+impl Tree {
+    fn find(&self, lookup: InternalKey<'_>) -> Result<Option<PinnedRecord>> {
+        let hash = key_hash(lookup.keyspace, lookup.user_key);
+        let candidates = || {
+            let runs = self.version.runs().zip(&self.runs);
+            runs.filter_map(|(run, tables)| tables.get(run.find(lookup)?))
+        };
+        if self.runs.len() > 1 {
+            candidates().take(PREFETCH_MAX).for_each(|table| table.prefetch(hash));
+        }
+        for table in candidates() {
+            if let Some(found) = table.get_hashed(lookup, hash)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+}

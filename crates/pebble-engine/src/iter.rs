@@ -1,0 +1,240 @@
+//! Iteration: what a reader at one sequence number sees of one keyspace, from both ends.
+//!
+//! ```text
+//!   Iter ─► front: Visible ─► Merge ─► [ memtable │ sealed … │ Concat of a run's tables … ]
+//!        └► back:  Visible ─► Merge ─► [ the same children, cursors of their own ]
+//! ```
+//!
+//! Each end has its own cursors, made when that end is first used; they meet by comparing keys. What an end stands
+//! on has been given out already, so the two never give one entry twice.
+//!
+//! Threading: an iterator belongs to one thread at a time. It holds one picture of the tree, so what it gives does
+//! not change, and the memtables and tables of that picture live as long as it does.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use pebble_cursor::{Concat, Cursor, Merge, Source, Visible};
+use pebble_format::{InternalKey, KeyspaceId, PinnedRecord, RecordRef, Seqno};
+use pebble_memtable::MemtableCursor;
+use pebble_sstable::{Table, TableCursor};
+
+use crate::error::{Error, Result};
+use crate::state::ReadState;
+
+/// The tables of one run, for [`Concat`].
+pub(crate) struct RunSource(Arc<[Arc<Table>]>);
+
+impl Source for RunSource {
+    type Cursor = TableCursor;
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn first_key(&self, index: usize) -> InternalKey<'_> {
+        self.0[index].first().as_ref()
+    }
+
+    fn last_key(&self, index: usize) -> InternalKey<'_> {
+        self.0[index].last().as_ref()
+    }
+
+    fn open(&self, index: usize) -> pebble_format::Result<TableCursor> {
+        Ok(self.0[index].cursor())
+    }
+}
+
+/// One sorted source of records.
+pub(crate) enum Child {
+    Memtable(MemtableCursor),
+    Run(Concat<RunSource>),
+}
+
+impl Child {
+    pub(crate) fn run(tables: &Arc<[Arc<Table>]>) -> Self {
+        Self::Run(Concat::new(RunSource(Arc::clone(tables))))
+    }
+}
+
+macro_rules! each {
+    ($child:expr, $cursor:ident => $call:expr) => {
+        match $child {
+            Child::Memtable($cursor) => $call,
+            Child::Run($cursor) => $call,
+        }
+    };
+}
+
+impl Cursor for Child {
+    fn first(&mut self) -> pebble_format::Result<()> {
+        each!(self, cursor => cursor.first())
+    }
+
+    fn last(&mut self) -> pebble_format::Result<()> {
+        each!(self, cursor => cursor.last())
+    }
+
+    fn seek(&mut self, target: InternalKey<'_>) -> pebble_format::Result<()> {
+        each!(self, cursor => cursor.seek(target))
+    }
+
+    fn seek_before(&mut self, target: InternalKey<'_>) -> pebble_format::Result<()> {
+        each!(self, cursor => cursor.seek_before(target))
+    }
+
+    #[inline]
+    fn next(&mut self) -> pebble_format::Result<()> {
+        each!(self, cursor => cursor.next())
+    }
+
+    #[inline]
+    fn prev(&mut self) -> pebble_format::Result<()> {
+        each!(self, cursor => cursor.prev())
+    }
+
+    #[inline]
+    fn record(&self) -> Option<RecordRef<'_>> {
+        each!(self, cursor => cursor.record())
+    }
+
+    fn pinned(&self) -> Option<PinnedRecord> {
+        each!(self, cursor => cursor.pinned())
+    }
+}
+
+/// A lower and an upper bound of user keys, owned.
+pub type Bounds = (Bound<Box<[u8]>>, Bound<Box<[u8]>>);
+
+/// The entries of one keyspace within bounds, in order, from both ends. See the file's head.
+///
+/// After an error it gives that error and nothing else: never an entry from behind a gap.
+pub struct Iter {
+    state: Arc<ReadState>,
+    keyspace: KeyspaceId,
+    bounds: Bounds,
+    seqno: Seqno,
+    front: Option<Visible<Merge<Child>>>,
+    back: Option<Visible<Merge<Child>>>,
+    /// What comes next, from the ends' point of view.
+    phase: Phase,
+}
+
+enum Phase {
+    Open,
+    Exhausted,
+    Failed(Error),
+}
+
+/// Which entry an end is moved to.
+enum Move<'a> {
+    Step,
+    Seek(&'a [u8]),
+}
+
+impl Iter {
+    pub(crate) fn new(state: Arc<ReadState>, keyspace: KeyspaceId, bounds: Bounds, seqno: Seqno) -> Self {
+        Self { state, keyspace, bounds, seqno, front: None, back: None, phase: Phase::Open }
+    }
+
+    fn end(&self) -> Visible<Merge<Child>> {
+        let state = &self.state;
+        let memtables =
+            std::iter::once(&state.memtable).chain(state.sealed.iter().map(|sealed| &sealed.memtable));
+        let memtables = memtables.filter(|memtable| !memtable.is_empty());
+        let children = memtables.map(|memtable| Child::Memtable(memtable.cursor()));
+        let runs = state.tree.runs.iter().map(Child::run);
+        let merge = Merge::new(children.chain(runs).collect());
+        Visible::new(merge, self.keyspace, self.bounds.0.clone(), self.bounds.1.clone(), self.seqno)
+    }
+
+    /// The next entry from the front.
+    #[inline]
+    pub fn next_front(&mut self) -> Option<Result<PinnedRecord>> {
+        self.forward(Move::Step)
+    }
+
+    /// The next entry from the back.
+    #[inline]
+    pub fn next_back(&mut self) -> Option<Result<PinnedRecord>> {
+        self.backward(Move::Step)
+    }
+
+    /// Moves the front so that the next entry it gives is the first at or after `key`, also to a place that lies
+    /// before where it stood; what the back has given stays given. Cost: a seek in every memtable and run.
+    pub fn seek(&mut self, key: &[u8]) -> Option<Result<PinnedRecord>> {
+        if matches!(self.phase, Phase::Exhausted) {
+            self.phase = Phase::Open;
+        }
+        self.forward(Move::Seek(key))
+    }
+
+    /// Moves the back so that the next entry it gives is the last at or before `key`; otherwise as [`Iter::seek`].
+    pub fn seek_for_prev(&mut self, key: &[u8]) -> Option<Result<PinnedRecord>> {
+        if matches!(self.phase, Phase::Exhausted) {
+            self.phase = Phase::Open;
+        }
+        self.backward(Move::Seek(key))
+    }
+
+    fn forward(&mut self, to: Move<'_>) -> Option<Result<PinnedRecord>> {
+        match &self.phase {
+            Phase::Open => {}
+            Phase::Exhausted => return None,
+            Phase::Failed(error) => return Some(Err(error.clone())),
+        }
+        let (fresh, mut front) = match self.front.take() {
+            Some(front) => (false, front),
+            None => (true, self.end()),
+        };
+        let moved = match to {
+            Move::Seek(key) => front.seek(key),
+            Move::Step if fresh => front.first(),
+            Move::Step => front.next(),
+        };
+        let met = |key: &[u8]| {
+            self.back.as_ref().and_then(|back| back.record()).is_some_and(|back| key >= back.key())
+        };
+        let found = moved.map(|()| front.pinned().filter(|found| !met(found.record().key())));
+        self.front = Some(front);
+        self.give(found)
+    }
+
+    fn backward(&mut self, to: Move<'_>) -> Option<Result<PinnedRecord>> {
+        match &self.phase {
+            Phase::Open => {}
+            Phase::Exhausted => return None,
+            Phase::Failed(error) => return Some(Err(error.clone())),
+        }
+        let (fresh, mut back) = match self.back.take() {
+            Some(back) => (false, back),
+            None => (true, self.end()),
+        };
+        let moved = match to {
+            Move::Seek(key) => back.seek_for_prev(key),
+            Move::Step if fresh => back.last(),
+            Move::Step => back.prev(),
+        };
+        let met = |key: &[u8]| {
+            self.front.as_ref().and_then(|front| front.record()).is_some_and(|front| key <= front.key())
+        };
+        let found = moved.map(|()| back.pinned().filter(|found| !met(found.record().key())));
+        self.back = Some(back);
+        self.give(found)
+    }
+
+    fn give(&mut self, found: pebble_format::Result<Option<PinnedRecord>>) -> Option<Result<PinnedRecord>> {
+        match found {
+            Ok(Some(record)) => Some(Ok(record)),
+            Ok(None) => {
+                self.phase = Phase::Exhausted;
+                None
+            }
+            Err(error) => {
+                let error = Error::from(error);
+                self.phase = Phase::Failed(error.clone());
+                Some(Err(error))
+            }
+        }
+    }
+}

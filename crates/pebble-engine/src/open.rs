@@ -1,0 +1,228 @@
+//! Opening: lock, create or recover, and put the parts together. The steps of recovery are told in `recover.rs`.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex};
+
+use pebble_format::{FileName, Seqno};
+use pebble_manifest::{Edit, ManifestLog, ManifestState};
+use pebble_vfs::{Fs, Lock, LockKind};
+
+use crate::commit::SEGMENTS_MAX;
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::install::Manifest;
+use crate::keyspaces::Keyspaces;
+use crate::options::{Components, Options};
+use crate::recover::{self, LogPlace, RecoveryReport, Replayed};
+use crate::snapshots::Snapshots;
+use crate::state::{ReadState, State, Tree, Visible};
+use crate::stats::Counters;
+use crate::status::Status;
+use crate::tables::{NewTables, Tables};
+use crate::work::Work;
+
+/// The number of the first manifest.
+const FIRST_FILE: u64 = 1;
+
+/// Opens the database in `dir`, or makes one there.
+pub(crate) fn open(dir: &Path, options: Options, components: Components) -> Result<Core> {
+    options.check()?;
+    let fs = &components.fs;
+    let lock = take_directory(fs, dir, &options)?;
+    let (mut manifest, dropped_manifest_bytes) = open_manifest(fs, dir, &options)?;
+
+    let uuid = manifest.state.uuid;
+    let memtable_len = usize::try_from(options.memtable_len()).unwrap_or(usize::MAX);
+    let next_file = next_file_number(fs, dir, &manifest.state)?;
+    let tables = Tables::new(Arc::clone(fs), dir.into(), uuid, &options, next_file);
+    let tree = tables.open_tree(Arc::clone(&manifest.state.version), None)?;
+
+    let first = manifest.state.log_first;
+    let recovered = pebble_wal::recover(
+        fs,
+        dir,
+        uuid,
+        first,
+        manifest.state.log_floor,
+        options.recovery,
+        options.log_io,
+    )?;
+    let dropped_bytes = recovered.dropped_bytes + dropped_manifest_bytes;
+    let clean = recovered.sealed || recovered.frames().next().is_none();
+    let place = LogPlace { fs, dir, options: recover::log_options(&options, memtable_len, uuid) };
+    let flushed = manifest.state.flushed_seqno;
+
+    let resumable = recovered.sealed && recovered.segments().count() < SEGMENTS_MAX;
+    let (replayed, tree) = if resumable && dropped_manifest_bytes == 0 {
+        (recover::resume(place, recovered, flushed)?, tree)
+    } else {
+        let mut outputs = NewTables::new(&tables);
+        let bottom = tree.runs.is_empty();
+        let (mut edit, last, records) =
+            recover::flush_replayed(&recovered, flushed, &tables, &mut outputs, bottom, memtable_len)?;
+        edit.next_file = Some(tables.next_number());
+        let next = manifest.state.apply(&edit)?;
+        let tree = tables.open_tree(Arc::clone(&next.version), Some(&tree))?;
+        fs.sync_dir(dir)?;
+        // From here on the new tables stay, whatever happens: the edit may be durable although its append failed.
+        outputs.keep();
+        write_edit(&mut manifest, &edit, next, &tables, dropped_manifest_bytes != 0)?;
+        let begun = recover::begin_log(place, recovered.next_segment, recovered.end, last)?;
+        (Replayed { records, ..begun }, tree)
+    };
+    let orphans = recover::remove_orphans(fs, dir, &manifest.state, manifest.log.number())?;
+    let report = RecoveryReport {
+        clean,
+        replayed: replayed.records,
+        dropped_bytes,
+        last_seqno: replayed.last_seqno.0,
+        orphans,
+    };
+    tracing::info!(?report, "opened");
+    Ok(assemble(Parts {
+        dir: dir.into(),
+        options,
+        components,
+        lock,
+        manifest,
+        tables,
+        tree,
+        replayed,
+        report,
+    }))
+}
+
+/// Appends the edit of a recovery; behind a torn tail nothing is ever appended, so there a new manifest begins.
+fn write_edit(
+    manifest: &mut Manifest,
+    edit: &Edit,
+    next: ManifestState,
+    tables: &Tables,
+    torn: bool,
+) -> Result<()> {
+    manifest.state = next;
+    if torn {
+        let number = tables.new_number();
+        manifest.state.next_file = tables.next_number();
+        return Ok(manifest.log.roll(number, &manifest.state)?);
+    }
+    Ok(manifest.log.append(edit)?)
+}
+
+struct Parts {
+    dir: PathBuf,
+    options: Options,
+    components: Components,
+    lock: Box<dyn Lock>,
+    manifest: Manifest,
+    tables: Tables,
+    tree: Tree,
+    replayed: Replayed,
+    report: RecoveryReport,
+}
+
+fn assemble(parts: Parts) -> Core {
+    let Parts { dir, options, components, lock, manifest, tables, tree, replayed, report } = parts;
+    let committer = replayed.committer;
+    let names = manifest.state.keyspaces.iter().map(|(id, name)| (name.clone(), *id)).collect::<Vec<_>>();
+    Core {
+        fs: components.fs,
+        clock: components.clock,
+        executor: components.executor,
+        dir,
+        memtable_len: usize::try_from(options.memtable_len()).unwrap_or(usize::MAX),
+        log_sync: committer.log.sync_handle(),
+        state: State::new(ReadState {
+            memtable: Arc::clone(committer.memtable.shared()),
+            sealed: Vec::new(),
+            tree: Arc::new(tree),
+        }),
+        visible: Visible::new(Seqno(committer.next_seqno.0 - 1)),
+        commit: Mutex::new(committer),
+        room: Condvar::new(),
+        manifest: Mutex::new(manifest),
+        flushing: Mutex::new(()),
+        compacting: Mutex::new(()),
+        tables,
+        keyspaces: Keyspaces::new(names),
+        snapshots: Arc::new(Snapshots::default()),
+        status: Status::default(),
+        counters: Counters::default(),
+        work: Work::new(),
+        recovery: report,
+        lock: Mutex::new(Some(lock)),
+        options,
+    }
+}
+
+/// Makes the directory if it is wanted and missing, and locks it.
+fn take_directory(fs: &Arc<dyn Fs>, dir: &Path, options: &Options) -> Result<Box<dyn Lock>> {
+    let current = dir.join(FileName::Current.to_string());
+    if !options.create_if_missing && fs.metadata(&current)?.is_none() {
+        return Err(Error::NotADatabase { path: dir.display().to_string().into() });
+    }
+    let missing: Vec<&Path> = {
+        let mut missing = Vec::new();
+        for ancestor in dir.ancestors().filter(|path| !path.as_os_str().is_empty()) {
+            if fs.metadata(ancestor)?.is_some() {
+                break;
+            }
+            missing.push(ancestor);
+        }
+        missing
+    };
+    if !missing.is_empty() {
+        fs.create_dir(dir)?;
+        for created in missing {
+            let parent = created.parent().filter(|path| !path.as_os_str().is_empty());
+            fs.sync_dir(parent.unwrap_or(Path::new(".")))?;
+        }
+    }
+    let lock = fs.lock(&dir.join(FileName::Lock.to_string()), LockKind::Exclusive);
+    lock.map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => Error::locked(dir),
+        _ => error.into(),
+    })
+}
+
+/// The manifest in force, and the bytes of its torn tail; a new one in a directory without a database.
+fn open_manifest(fs: &Arc<dyn Fs>, dir: &Path, options: &Options) -> Result<(Manifest, u64)> {
+    if let Some(found) = pebble_manifest::recover(fs, dir)? {
+        return Ok((Manifest { log: found.log, state: found.state }, found.dropped_bytes));
+    }
+    if !options.create_if_missing {
+        return Err(Error::NotADatabase { path: dir.display().to_string().into() });
+    }
+    let number = next_free(fs, dir, FIRST_FILE)?;
+    let state = ManifestState { next_file: number + 1, ..ManifestState::new(new_uuid()) };
+    let log = ManifestLog::create(Arc::clone(fs), dir, number, &state)?;
+    Ok((Manifest { log, state }, 0))
+}
+
+/// A number above every table and manifest that the directory holds or the manifest has given out, so that what a
+/// crash left behind is never in the way.
+fn next_file_number(fs: &Arc<dyn Fs>, dir: &Path, state: &ManifestState) -> Result<u64> {
+    next_free(fs, dir, state.next_file)
+}
+
+fn next_free(fs: &Arc<dyn Fs>, dir: &Path, at_least: u64) -> Result<u64> {
+    let numbers =
+        fs.list(dir)?.into_iter().filter_map(|entry| match FileName::parse(entry.name.to_str()?)? {
+            FileName::Manifest(number) | FileName::Table(number) => Some(number),
+            _ => None,
+        });
+    let next = numbers.max().map_or(Some(at_least), |max| Some(max.checked_add(1)?.max(at_least)));
+    next.ok_or_else(|| Error::invalid("file numbers are used up"))
+}
+
+/// Sixteen random bytes, from the keys that the standard library draws for its hash maps.
+fn new_uuid() -> [u8; 16] {
+    let mut uuid = [0; 16];
+    for half in uuid.chunks_exact_mut(8) {
+        half.copy_from_slice(&RandomState::new().build_hasher().finish().to_le_bytes());
+    }
+    uuid
+}

@@ -1,0 +1,157 @@
+//! What a user may tune (plain data, checked once), and what a test may swap (objects).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pebble_sstable::{Compression, PointIndex};
+use pebble_vfs::{Clock, Fs, OsFs, SystemClock};
+use pebble_wal::{LogIo, Recovery};
+
+use crate::error::{Error, Result};
+
+/// Largest memtable, in bytes of log and of index each: one full-grown log segment.
+const MEMTABLE_LEN_MAX: u64 = 64 << 20;
+
+/// Smallest memory budget: below it memtables would be too small to be worth a file.
+pub const MEMORY_BUDGET_MIN: u64 = 1 << 20;
+
+/// How tables are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadMode {
+    /// Through a shared map, in place. Fastest; an I/O error under a mapped page is a SIGBUS from the kernel.
+    #[default]
+    Map,
+    /// Through positioned reads and a block cache within the memory budget. Safe against SIGBUS, and better when
+    /// the data far exceeds the memory.
+    Pread,
+}
+
+/// When a commit is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Its frame is in pages that the kernel owns: it survives the death of the process.
+    #[default]
+    Buffered,
+    /// It is synced to the device: it survives a loss of power, and so does every commit before it.
+    Sync,
+}
+
+/// The knobs of a database. Every default is one that a benchmark defends or that a promise needs.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// Bytes of anonymous memory for memtables, indexes, filters and caches together. 256 MiB.
+    pub memory_budget: u64,
+    /// Whether opening a path without a database makes one. True.
+    pub create_if_missing: bool,
+    /// How the log is written. Mapped segments.
+    pub log_io: LogIo,
+    /// What to do with a log that is damaged below what was known durable. Refuse.
+    pub recovery: Recovery,
+    /// How often buffered commits are synced in the background; `None` for never. One second.
+    pub sync_interval: Option<Duration>,
+    /// How tables are read. Mapped.
+    pub read_mode: ReadMode,
+    /// The point index of each table. Locations: one miss to a record, about five bytes a key.
+    pub point_index: PointIndex,
+    /// Compression of the oldest run, where most data rests. LZ4, block by block where it pays.
+    pub compression: Compression,
+    /// Target bytes of a data block. 16 KiB.
+    pub block_len: usize,
+    /// Target bytes of a table. 32 MiB.
+    pub table_len: u64,
+    /// Sorted runs that may pile up before a merge. 8.
+    pub runs_max: usize,
+    /// Bytes of the first log segment; each next one is twice as long. 256 KiB.
+    pub segment_len_min: u32,
+    /// Bytes of a full-grown log segment. 64 MiB.
+    pub segment_len_max: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            memory_budget: 256 << 20,
+            create_if_missing: true,
+            log_io: LogIo::Map,
+            recovery: Recovery::Strict,
+            sync_interval: Some(Duration::from_secs(1)),
+            read_mode: ReadMode::Map,
+            point_index: PointIndex::Location,
+            compression: Compression::Lz4,
+            block_len: 16 << 10,
+            table_len: 32 << 20,
+            runs_max: 8,
+            segment_len_min: 256 << 10,
+            segment_len_max: 64 << 20,
+        }
+    }
+}
+
+/// Sealed memtables that may wait for their flush before writers have to.
+pub(crate) const SEALED_MAX: usize = 3;
+
+impl Options {
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.memory_budget < MEMORY_BUDGET_MIN {
+            return Err(Error::invalid(format!("memory budget below {MEMORY_BUDGET_MIN} bytes")));
+        }
+        if !(4 << 10..=64 << 20).contains(&self.segment_len_min)
+            || self.segment_len_max < self.segment_len_min
+        {
+            return Err(Error::invalid("log segments must be 4 KiB to 64 MiB at first, and not shrink"));
+        }
+        if !(64..=1 << 18).contains(&self.block_len) || !(1 << 10..=1 << 30).contains(&self.table_len) {
+            return Err(Error::invalid("blocks must be 64 B to 256 KiB long, tables 1 KiB to 1 GiB"));
+        }
+        if self.runs_max == 0 {
+            return Err(Error::invalid("at least one run must be allowed"));
+        }
+        Ok(())
+    }
+
+    /// Bytes of log, and bytes of index, at which a memtable is sealed.
+    ///
+    /// One active and [`SEALED_MAX`] sealed memtables may exist at a time. Half of the budget is theirs; where the
+    /// log is heap memory it counts beside the index, so each gets half of that.
+    pub(crate) fn memtable_len(&self) -> u64 {
+        let shares = match self.log_io {
+            LogIo::Map => 8,
+            LogIo::Write => 16,
+        };
+        (self.memory_budget / shares).min(MEMTABLE_LEN_MAX)
+    }
+
+    /// Bytes for decompressed and for read blocks: a quarter of the budget.
+    pub(crate) fn cache_len(&self) -> u64 {
+        self.memory_budget / 4
+    }
+}
+
+/// Who runs flushes and compactions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Executor {
+    /// Threads of the engine's own.
+    #[default]
+    Threads,
+    /// The caller: a full memtable is flushed by the write that finds it full. Nothing runs unseen, so a test that
+    /// counts file-system calls sees the same ones every time.
+    Inline,
+}
+
+/// The objects that the engine stands on.
+#[derive(Clone)]
+pub struct Components {
+    /// The file system.
+    pub fs: Arc<dyn Fs>,
+    /// The clock; used for pacing and figures, never for a decision about correctness.
+    pub clock: Arc<dyn Clock>,
+    /// Who runs the background work.
+    pub executor: Executor,
+}
+
+impl Default for Components {
+    fn default() -> Self {
+        Self { fs: Arc::new(OsFs), clock: Arc::new(SystemClock::new()), executor: Executor::Threads }
+    }
+}

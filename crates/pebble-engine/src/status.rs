@@ -1,0 +1,81 @@
+//! Whether writing goes on: healthy, held up by a full disk, or stopped until the next open.
+//!
+//! Threading: any thread may look or latch. The first cause that stops writing stays; a full disk comes and goes.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::error::{Error, Result};
+use crate::sync::lock;
+
+/// The state of the write side.
+#[derive(Default)]
+pub(crate) struct Status {
+    /// Set with `stopped` or `closed`, so that the commit path pays one relaxed load.
+    refuses: AtomicBool,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    stopped: Option<Arc<Error>>,
+    /// Why flushes do not get on; writers that would wait for one get it instead.
+    flush_blocked: Option<Error>,
+    closed: bool,
+}
+
+impl Status {
+    /// `Ok` while writes are taken.
+    #[inline]
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if !self.refuses.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let inner = lock(&self.inner);
+        match &inner.stopped {
+            _ if inner.closed => Err(Error::Closed),
+            Some(cause) => Err(Error::ReadOnly { cause: Arc::clone(cause) }),
+            None => Ok(()),
+        }
+    }
+
+    /// `Ok` until the database is closed.
+    #[inline]
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.refuses.load(Ordering::Acquire) && lock(&self.inner).closed {
+            return Err(Error::Closed);
+        }
+        Ok(())
+    }
+
+    /// Stops all writing until the next open. The first cause stays.
+    pub(crate) fn stop(&self, cause: &Error) {
+        let mut inner = lock(&self.inner);
+        if inner.stopped.is_none() {
+            tracing::error!(%cause, "writing stopped until the database is opened again");
+            inner.stopped = Some(Arc::new(cause.clone()));
+        }
+        self.refuses.store(true, Ordering::Release);
+    }
+
+    /// Refuses every further call.
+    pub(crate) fn close(&self) {
+        lock(&self.inner).closed = true;
+        self.refuses.store(true, Ordering::Release);
+    }
+
+    /// Says why flushes do not get on, or that they do again.
+    pub(crate) fn set_flush_blocked(&self, cause: Option<Error>) {
+        lock(&self.inner).flush_blocked = cause;
+    }
+
+    /// Why flushes do not get on.
+    pub(crate) fn flush_blocked(&self) -> Option<Error> {
+        lock(&self.inner).flush_blocked.clone()
+    }
+
+    /// What stopped writing for good, if anything did.
+    pub(crate) fn stopped(&self) -> Option<Arc<Error>> {
+        lock(&self.inner).stopped.clone()
+    }
+}

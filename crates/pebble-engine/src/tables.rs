@@ -1,0 +1,187 @@
+//! Opening tables, and writing them: where names, files and [`pebble_sstable`] meet.
+//!
+//! Threading: shared by all; the cache inside has its own locks.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pebble_compaction::{Job, Outputs, run};
+use pebble_cursor::Cursor;
+use pebble_format::{FileName, Seqno};
+use pebble_manifest::{TableMeta, Version};
+use pebble_sstable::{BlockCache, Compression, FileSink, Table, TableInfo, TableOptions, TableReadOptions};
+use pebble_vfs::{Fs, Open};
+
+use crate::error::{Error, Result};
+use crate::options::{Options, ReadMode};
+use crate::state::Tree;
+
+/// Everything that is the same for all tables of one database.
+pub(crate) struct Tables {
+    fs: Arc<dyn Fs>,
+    dir: PathBuf,
+    uuid: [u8; 16],
+    read_mode: ReadMode,
+    template: TableOptions,
+    cache: Arc<BlockCache>,
+    /// The next number for a table or a manifest.
+    next_file: AtomicU64,
+}
+
+impl Tables {
+    pub(crate) fn new(
+        fs: Arc<dyn Fs>,
+        dir: PathBuf,
+        uuid: [u8; 16],
+        options: &Options,
+        next_file: u64,
+    ) -> Self {
+        Self {
+            fs,
+            dir,
+            uuid,
+            read_mode: options.read_mode,
+            template: TableOptions {
+                block_len: options.block_len,
+                table_len: options.table_len,
+                index: options.point_index,
+                uuid,
+                ..TableOptions::default()
+            },
+            cache: Arc::new(BlockCache::new(usize::try_from(options.cache_len()).unwrap_or(usize::MAX))),
+            next_file: AtomicU64::new(next_file),
+        }
+    }
+
+    /// A file number that was never given out before.
+    pub(crate) fn new_number(&self) -> u64 {
+        self.next_file.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A number above every one that was given out.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.next_file.load(Ordering::Relaxed)
+    }
+
+    /// The path of a file of this database.
+    pub(crate) fn path(&self, name: FileName) -> PathBuf {
+        self.dir.join(name.to_string())
+    }
+
+    /// Bytes of blocks in the cache.
+    pub(crate) fn cached(&self) -> u64 {
+        self.cache.used() as u64
+    }
+
+    /// Opens the table that `meta` describes, and checks that it is that table.
+    pub(crate) fn open(&self, meta: &TableMeta) -> Result<Arc<Table>> {
+        let name = FileName::Table(meta.number).to_string();
+        let file = self.fs.open(&self.dir.join(&name), Open::Read).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::MissingFile { file: name.as_str().into() },
+            _ => error.into(),
+        })?;
+        let options = TableReadOptions { cache: Some(Arc::clone(&self.cache)) };
+        let table = match self.read_mode {
+            ReadMode::Map => Table::open_map(file.map()?, &name, options)?,
+            ReadMode::Pread => Table::open_file(file, &name, options)?,
+        };
+        table.check_identity(&self.uuid, meta.number, meta.len, meta.footer_crc)?;
+        Ok(table)
+    }
+
+    /// Writes the records of `input` as one run of new tables, without the versions that neither `snapshots` nor a
+    /// reader of the present can see: the one data mover, for flush, merge and recovery.
+    pub(crate) fn write_run(
+        &self,
+        input: &mut dyn Cursor,
+        outputs: &mut NewTables<'_>,
+        rules: &RunRules<'_>,
+    ) -> Result<Vec<TableInfo>> {
+        let job = Job {
+            snapshots: rules.snapshots,
+            bottom: rules.bottom,
+            table: TableOptions { compression: rules.compression, ..self.template.clone() },
+            cut_at: &[],
+            stop: rules.stop,
+        };
+        Ok(run(input, outputs, &job)?.tables)
+    }
+
+    /// The tree of `version`: tables that `old` has open are taken over, the others opened.
+    pub(crate) fn open_tree(&self, version: Arc<Version>, old: Option<&Tree>) -> Result<Tree> {
+        let known = |number| {
+            let tables = old.into_iter().flat_map(|tree| &tree.runs).flat_map(|run| run.iter());
+            tables.into_iter().find(|table| table.number() == number).cloned()
+        };
+        let runs = version
+            .runs()
+            .map(|run| {
+                run.tables()
+                    .iter()
+                    .map(|meta| known(meta.number).map_or_else(|| self.open(meta), Ok))
+                    .collect()
+            })
+            .collect::<Result<_>>()?;
+        Ok(Tree { version, runs })
+    }
+}
+
+/// What may be dropped from a new run, and how it is written.
+pub(crate) struct RunRules<'a> {
+    /// The live snapshots, ascending.
+    pub(crate) snapshots: &'a [Seqno],
+    /// Whether no older run may hold the same keys, so that tombstones have nothing left to hide.
+    pub(crate) bottom: bool,
+    pub(crate) compression: Compression,
+    /// Asked now and then whether to give up.
+    pub(crate) stop: &'a dyn Fn() -> bool,
+}
+
+/// Table files as a flush or a merge writes them: each is synced when it is finished, and all are removed again
+/// unless [`NewTables::keep`] is called.
+pub(crate) struct NewTables<'a> {
+    tables: &'a Tables,
+    created: Vec<u64>,
+    kept: bool,
+}
+
+impl<'a> NewTables<'a> {
+    pub(crate) fn new(tables: &'a Tables) -> Self {
+        Self { tables, created: Vec::new(), kept: false }
+    }
+
+    /// The files are part of the tree now.
+    pub(crate) fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Outputs for NewTables<'_> {
+    type Writer = FileSink;
+
+    fn create(&mut self) -> pebble_format::Result<(u64, FileSink)> {
+        let number = self.tables.new_number();
+        let file = self.tables.fs.open(&self.tables.path(FileName::Table(number)), Open::CreateNew)?;
+        self.created.push(number);
+        Ok((number, FileSink::new(file)))
+    }
+
+    fn finish(&mut self, writer: FileSink, _info: &TableInfo) -> pebble_format::Result<()> {
+        Ok(writer.into_file().sync_data()?)
+    }
+}
+
+impl Drop for NewTables<'_> {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        for number in &self.created {
+            if let Err(error) = self.tables.fs.remove(&self.tables.path(FileName::Table(*number))) {
+                tracing::warn!(%error, "an unfinished table stays until the next open");
+            }
+        }
+    }
+}

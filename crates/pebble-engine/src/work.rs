@@ -1,0 +1,167 @@
+//! Background work: who does it, how it is woken, and how it ends.
+//!
+//! ```text
+//!   pebble-flush     sealed memtables ─► runs           woken by a seal; tries again after a failure
+//!   pebble-compact   planned merges                     woken by a flush
+//!   pebble-sync      persist() every sync_interval      so that a power cut takes at most that much
+//! ```
+//!
+//! Threading: a wake-up is a message in a channel of capacity one: waking twice is waking once, waking never
+//! blocks. A panic ends the thread's work, not the process: writing stops, and whoever waits is woken with an
+//! error.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use crate::core::Core;
+use crate::error::{Error, Result};
+
+/// How long a failed job waits before it is tried again, at first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// The wake-ups of the background threads.
+pub(crate) struct Work {
+    flush: Bell,
+    compaction: Bell,
+    sync: Bell,
+    stopping: AtomicBool,
+}
+
+struct Bell {
+    ring: Sender<()>,
+    heard: Receiver<()>,
+}
+
+impl Bell {
+    fn new() -> Self {
+        let (ring, heard) = bounded(1);
+        Self { ring, heard }
+    }
+
+    fn ring(&self) {
+        // A full channel means that the wake-up is on its way already.
+        self.ring.try_send(()).ok();
+    }
+}
+
+impl Work {
+    pub(crate) fn new() -> Self {
+        Self {
+            flush: Bell::new(),
+            compaction: Bell::new(),
+            sync: Bell::new(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn wake_flush(&self) {
+        self.flush.ring();
+    }
+
+    pub(crate) fn wake_compaction(&self) {
+        self.compaction.ring();
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Tells every thread to end after the job at hand; merges are given up midway.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.flush.ring();
+        self.compaction.ring();
+        self.sync.ring();
+    }
+}
+
+/// Starts the threads.
+pub(crate) fn start(core: &Arc<Core>) -> Result<Vec<JoinHandle<()>>> {
+    let mut threads = vec![
+        spawn(core, "pebble-flush", |core| until_stopped(core, &core.work.flush, Core::flush_in_background))?,
+        spawn(core, "pebble-compact", |core| {
+            until_stopped(core, &core.work.compaction, Core::compact_in_background)
+        })?,
+    ];
+    if let Some(interval) = core.options.sync_interval {
+        threads.push(spawn(core, "pebble-sync", move |core| sync_every(core, interval))?);
+    }
+    core.work.wake_compaction();
+    Ok(threads)
+}
+
+fn spawn(core: &Arc<Core>, name: &str, body: impl Fn(&Core) + Send + 'static) -> Result<JoinHandle<()>> {
+    let core = Arc::clone(core);
+    let what = String::from(name);
+    let root = move || {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| body(&core))) {
+            let message = panic.downcast_ref::<&str>().copied().map(String::from);
+            let message = message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            core.status.stop(&Error::Background { what: format!("{what}: {message}").into() });
+            drop(core.commit.lock());
+            core.room.notify_all();
+        }
+    };
+    Ok(Builder::new().name(name.into()).spawn(root)?)
+}
+
+/// Runs `job` until it has nothing to do, then waits for the bell. After a failure it waits longer each time.
+fn until_stopped(core: &Core, bell: &Bell, job: impl Fn(&Core) -> Result<bool>) {
+    let mut pause = RETRY.0;
+    while !core.work.is_stopping() {
+        match job(core) {
+            Ok(true) => pause = RETRY.0,
+            Ok(false) => {
+                if bell.heard.recv().is_err() {
+                    return;
+                }
+            }
+            Err(_) if core.status.stopped().is_some() => {
+                // Nothing is written any more; only the end is waited for.
+                if bell.heard.recv().is_err() {
+                    return;
+                }
+            }
+            Err(_) => {
+                bell.heard.recv_timeout(pause).ok();
+                pause = (pause * 2).min(RETRY.1);
+            }
+        }
+    }
+}
+
+fn sync_every(core: &Core, interval: Duration) {
+    loop {
+        match core.work.sync.heard.recv_timeout(interval) {
+            Err(RecvTimeoutError::Timeout) if !core.work.is_stopping() => {
+                if let Err(error) = core.persist() {
+                    tracing::error!(%error, "background sync of the log failed");
+                    return;
+                }
+            }
+            _ => return,
+        }
+    }
+}
+
+impl Core {
+    fn flush_in_background(&self) -> Result<bool> {
+        self.flush_oldest().inspect_err(|error| self.flush_failed(error))
+    }
+
+    fn compact_in_background(&self) -> Result<bool> {
+        if self.status.stopped().is_some() {
+            return Ok(false);
+        }
+        self.compact_planned().inspect_err(|error| {
+            if !self.work.is_stopping() {
+                tracing::warn!(%error, "merge given up; its inputs stay");
+            }
+        })
+    }
+}
