@@ -1,0 +1,90 @@
+//! The tables of a version while edits are applied to it: any order in, a [`Version`] out.
+//!
+//! One path for an edit in memory and for the replay of a million of them: an edit costs what it says, and not what
+//! the tree holds; the rules that span the tree are checked once, at the end.
+//!
+//! Threading: plain data.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use pebble_format::manifest::LEVEL_COUNT;
+
+use crate::broken::{Broken, ensure};
+use crate::edit::{Edit, NewRun};
+use crate::version::{Run, TableMeta, Version, check_tables};
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub(crate) struct TableSet {
+    by_number: HashMap<u64, Member>,
+    /// How many tables each run still has.
+    runs: HashMap<u64, usize>,
+}
+
+#[derive(Debug)]
+struct Member {
+    level: u8,
+    run: u64,
+    meta: Arc<TableMeta>,
+}
+
+impl TableSet {
+    /// The tables of `version`.
+    pub(crate) fn of(version: &Version) -> Self {
+        let mut set = Self::default();
+        for run in version.runs() {
+            set.runs.insert(run.id(), run.tables().len());
+            for meta in run.tables() {
+                let member = Member { level: run.level(), run: run.id(), meta: Arc::clone(meta) };
+                set.by_number.insert(meta.number, member);
+            }
+        }
+        set
+    }
+
+    /// Applies one edit. After an error the set is of no more use.
+    pub(crate) fn apply(&mut self, edit: &Edit) -> Result<(), Broken> {
+        for number in &edit.removed {
+            let removed = self.by_number.remove(number);
+            let member = removed.ok_or(Broken::new("removed table is not in the tree", *number, *number))?;
+            if let Some(left) = self.runs.get_mut(&member.run) {
+                *left -= 1;
+                if *left == 0 {
+                    self.runs.remove(&member.run);
+                }
+            }
+        }
+        edit.added_runs.iter().try_for_each(|run| self.add(run))
+    }
+
+    fn add(&mut self, new: &NewRun) -> Result<(), Broken> {
+        ensure(new.level < LEVEL_COUNT, "level of a run", u64::from(LEVEL_COUNT - 1), u64::from(new.level))?;
+        ensure(!new.tables.is_empty(), "run without tables", 1, 0)?;
+        check_tables(&new.tables)?;
+        let known = self.runs.insert(new.run, new.tables.len());
+        ensure(known.is_none(), "run number used twice", new.run, new.run)?;
+        for table in &new.tables {
+            let member = Member { level: new.level, run: new.run, meta: Arc::new(table.clone()) };
+            let known = self.by_number.insert(table.number, member);
+            ensure(known.is_none(), "table number used twice", table.number, table.number)?;
+        }
+        Ok(())
+    }
+
+    /// The version that the edits lead to.
+    pub(crate) fn build(self) -> Result<Version, Broken> {
+        let mut runs: BTreeMap<(u8, Reverse<u64>), Vec<Arc<TableMeta>>> = BTreeMap::new();
+        for member in self.by_number.into_values() {
+            runs.entry((member.level, Reverse(member.run))).or_default().push(member.meta);
+        }
+        let runs = runs.into_iter().map(|((level, Reverse(id)), mut tables)| {
+            tables.sort_by(|a, b| a.first.cmp(&b.first));
+            Arc::new(Run::new(level, id, tables.into()))
+        });
+        let version = Version::from_runs(runs.collect());
+        version.check_rules()?;
+        Ok(version)
+    }
+}

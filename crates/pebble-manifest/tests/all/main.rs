@@ -1,0 +1,8 @@
+//! The crate's integration tests, one binary.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod crash;
+mod damage;
+mod model;
+mod recover;
+mod version;
