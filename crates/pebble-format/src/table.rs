@@ -22,7 +22,8 @@ pub const TABLE_MAGIC: [u8; 8] = *b"pebl\x00sst";
 /// The format version of the table that this build writes, and the newest that it reads.
 pub const TABLE_VERSION: u32 = 1;
 
-/// Every region behind the data starts at a multiple of this, so that a bucket is one cache line of a mapped file.
+/// Every region behind the data starts at a multiple of this, so that a bucket is one cache line of a mapped
+/// file.
 pub const REGION_ALIGN: u64 = 64;
 
 /// Most records in one block, so that block and slot fit a location and `location + 1` never overflows.
@@ -31,8 +32,8 @@ pub const BLOCK_COUNT_MAX: usize = 1_023;
 /// Longest block of more than one record, tail included: offsets are `u16` in units of [`RECORD_ALIGN`].
 pub const BLOCK_LEN_MAX: usize = 256 << 10;
 
-/// Longest decompressed block, whatever its stored length; a longer one may be at most [`EXPANSION_MAX`] times its
-/// stored length. It bounds what a hostile directory can make a reader allocate.
+/// Longest decompressed block, whatever its stored length; a longer one may be at most [`EXPANSION_MAX`]
+/// times its stored length. It bounds what a hostile directory can make a reader allocate.
 pub const EXPANDED_LEN_MAX: usize = 512 << 10;
 
 /// See [`EXPANDED_LEN_MAX`].
@@ -221,8 +222,8 @@ pub struct KeyBound {
 
 /// The last 256 bytes of a table.
 ///
-/// Magic, version and checksum keep their places in every version to come, so that an older build can tell a newer
-/// table from a damaged one.
+/// Magic, version and checksum keep their places in every version to come, so that an older build can tell a
+/// newer table from a damaged one.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct TableFooter {
@@ -284,9 +285,9 @@ impl TableFooter {
 /// Slots in a [`Bucket`].
 pub const BUCKET_SLOTS: usize = 16;
 
-/// One cache line of the point index. A key's slot stands in the bucket that [`crate::hash::reduce`] names, or,
-/// when that one was full, in the first one behind it (around the end) that was not. So a search ends at an empty
-/// slot.
+/// One cache line of the point index. A key's slot stands in the bucket that [`crate::hash::reduce`] names,
+/// or, when that one was full, in the first one behind it (around the end) that was not. So a search ends at
+/// an empty slot.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Bucket {
@@ -300,7 +301,8 @@ const LOCATION_BITS: u32 = 23;
 /// Largest location that a slot can hold.
 pub const LOCATION_MAX: u32 = (1 << LOCATION_BITS) - 2;
 
-/// The slot of a key with this hash at this location; `None` when the location is over [`LOCATION_MAX`]. Never 0.
+/// The slot of a key with this hash at this location; `None` when the location is over [`LOCATION_MAX`].
+/// Never 0.
 #[inline]
 pub const fn slot(hash: u64, location: u32) -> Option<u32> {
     if location > LOCATION_MAX {
@@ -333,8 +335,8 @@ pub const fn split_slot_location(location: u32) -> (u32, u16) {
 }
 
 impl Bucket {
-    /// The slots that carry this hash's fingerprint, as bits, and whether a slot is empty. Compiles to a few vector
-    /// instructions.
+    /// The slots that carry this hash's fingerprint, as bits, and whether a slot is empty. Compiles to a few
+    /// vector instructions.
     #[inline]
     pub fn probe(&self, hash: u64) -> (u32, bool) {
         let want = (hash & 0x1ff) as u32;

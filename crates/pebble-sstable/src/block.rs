@@ -4,8 +4,8 @@
 //!   record │ record │ … │ heads u32[n] │ offsets u16[n] (× 4) │ 0 u16 if n is odd │ n u16 │ prefix_len u16
 //! ```
 //!
-//! A search compares 4-byte heads (what follows the prefix that first and last key share), then, among equal ones, whole
-//! keys. Threading: plain data; a [`Block`] may be shared.
+//! A search compares 4-byte heads (what follows the prefix that first and last key share), then, among equal
+//! ones, whole keys. Threading: plain data; a [`Block`] may be shared.
 
 use pebble_format::limits::RECORD_ALIGN;
 use pebble_format::record::RECORD_HEADER_LEN;
@@ -14,8 +14,8 @@ use pebble_format::{Corruption, InternalKey, KeyspaceId, Pinned, PinnedRecord, R
 use zerocopy::byteorder::little_endian::{U16, U32};
 use zerocopy::{FromBytes, IntoBytes};
 
-/// What the keys of one block share, and so how they are told apart by four bytes. As [`pebble_format::HeadPrefix`], but
-/// borrowed: it is made anew for each search.
+/// What the keys of one block share, and so how they are told apart by four bytes. As
+/// [`pebble_format::HeadPrefix`], but borrowed: it is made anew for each search.
 #[derive(Clone, Copy)]
 struct Shared<'a> {
     keyspace: Option<KeyspaceId>,
@@ -65,7 +65,8 @@ pub(crate) struct BlockBuilder {
 }
 
 impl BlockBuilder {
-    /// Whether a record of `len` bytes may join a block that aims at `target` bytes. The first one always may.
+    /// Whether a record of `len` bytes may join a block that aims at `target` bytes. The first one always
+    /// may.
     #[inline]
     pub(crate) fn fits(&self, len: usize, target: usize) -> bool {
         let count = self.starts.len() + 1;
@@ -149,7 +150,8 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    /// Reads the tail of a block that holds `count` records according to the directory. Cheap; see [`Block::verify`].
+    /// Reads the tail of a block that holds `count` records according to the directory. Cheap; see
+    /// [`Block::verify`].
     #[inline]
     pub(crate) fn open(bytes: Pinned, count: u16) -> Result<Self, Corruption> {
         let len = bytes.len();
@@ -237,7 +239,8 @@ impl Block {
 
     fn shared(&self) -> Result<Shared<'_>, Corruption> {
         let first = self.record(0)?.internal_key();
-        // In a verified block the tail says how much first and last key share, so the last one need not be touched.
+        // In a verified block the tail says how much first and last key share, so the last one need not be
+        // touched.
         let (_, tail) = BlockTail::ref_from_suffix(&self.bytes)
             .map_err(|_| Corruption::new("block length", 0, 4, self.len() as u64))?;
         let prefix_len = usize::from(tail.prefix_len.get());
@@ -249,9 +252,9 @@ impl Block {
         Ok(Shared { keyspace: (first.keyspace == last.keyspace).then_some(first.keyspace), prefix: &[] })
     }
 
-    /// Checks all that the checksum cannot: every record parses and follows the one before it without a gap and in
-    /// order, offsets and heads are those of the records, the tail is the one that a writer makes. Cost: about 10 ns a
-    /// record.
+    /// Checks all that the checksum cannot: every record parses and follows the one before it without a gap
+    /// and in order, offsets and heads are those of the records, the tail is the one that a writer makes.
+    /// Cost: about 10 ns a record.
     pub(crate) fn verify(&self) -> Result<(), Corruption> {
         let bad = |what, offset: usize, expected: u64, got: u64| {
             Err(Corruption::new(what, offset as u64, expected, got))

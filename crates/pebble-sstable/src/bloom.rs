@@ -1,7 +1,7 @@
 //! A blocked bloom filter: all bits of a key lie in one cache line, so a probe is one miss.
 //!
-//! Putze, Sanders, Singler, "Cache-, Hash- and Space-Efficient Bloom Filters" (2007). Line by the hash's upper half;
-//! each bit by the top nine bits of its lower half, which is multiplied on between bits.
+//! Putze, Sanders, Singler, "Cache-, Hash- and Space-Efficient Bloom Filters" (2007). Line by the hash's
+//! upper half; each bit by the top nine bits of its lower half, which is multiplied on between bits.
 
 use pebble_format::hash::reduce;
 
@@ -10,7 +10,8 @@ const LINE: usize = 64;
 /// The golden ratio in 32 bits, odd: multiplying by it is a bijection that stirs the top bits.
 const STEP: u32 = 0x9e37_79b9;
 
-/// Bits that a key sets. Fewer than the `0.69 × bits` of a plain filter, because crowded lines saturate first.
+/// Bits that a key sets. Fewer than the `0.69 × bits` of a plain filter, because crowded lines saturate
+/// first.
 pub(crate) fn probes(bits_per_key: u8) -> u8 {
     (bits_per_key.saturating_mul(3) / 5).clamp(1, 16)
 }

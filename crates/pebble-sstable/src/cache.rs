@@ -1,10 +1,12 @@
 //! The block cache: blocks that could not be read in place, whole and verified, within a bound of bytes.
 //!
-//! Sharded CLOCK: a hit sets a flag under the lock of one shard; an insertion moves the shard's hand over its ring, takes
-//! flags away, and evicts what has none (Corbató, "A paging experiment with the Multics system", 1969). A block that is
-//! evicted while somebody reads it lives on until the reader lets go, and is then no longer counted here.
+//! Sharded CLOCK: a hit sets a flag under the lock of one shard; an insertion moves the shard's hand over its
+//! ring, takes flags away, and evicts what has none (Corbató, "A paging experiment with the Multics system",
+//! 1969). A block that is evicted while somebody reads it lives on until the reader lets go, and is then no
+//! longer counted here.
 //!
-//! Threading: shared by any number of tables and threads; one mutex per shard, held for a lookup or an insertion.
+//! Threading: shared by any number of tables and threads; one mutex per shard, held for a lookup or an
+//! insertion.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,8 +58,8 @@ fn cost(block: &Block) -> usize {
 }
 
 impl BlockCache {
-    /// A cache that holds at most `capacity` bytes, bookkeeping included. A block that is larger than a shard (a sixteenth
-    /// of the capacity, if that is a mebibyte or more) is not kept.
+    /// A cache that holds at most `capacity` bytes, bookkeeping included. A block that is larger than a shard
+    /// (a sixteenth of the capacity, if that is a mebibyte or more) is not kept.
     pub fn new(capacity: usize) -> Self {
         let shards = (capacity / SHARD_LEN_MIN).clamp(1, SHARDS_MAX);
         Self {

@@ -3,8 +3,8 @@
 use pebble_format::Corruption;
 use pebble_format::table::{Codec, expansion_allowed};
 
-/// Compresses `raw` into `to`, replacing what it held; says whether the result is worth storing: shorter by at least an
-/// eighth, and not so much shorter that a reader would refuse to allocate the whole.
+/// Compresses `raw` into `to`, replacing what it held; says whether the result is worth storing: shorter by
+/// at least an eighth, and not so much shorter that a reader would refuse to allocate the whole.
 pub(crate) fn compress(raw: &[u8], to: &mut Vec<u8>) -> bool {
     to.resize(lz4_flex::block::get_maximum_output_size(raw.len()), 0);
     let Ok(len) = lz4_flex::block::compress_into(raw, to) else { return false };
@@ -12,8 +12,8 @@ pub(crate) fn compress(raw: &[u8], to: &mut Vec<u8>) -> bool {
     len <= raw.len() - raw.len() / 8 && expansion_allowed(len, raw.len())
 }
 
-/// The uncompressed block of `stored`, which must come to exactly `raw_len` bytes. The caller has checked that `raw_len`
-/// is allowed for this stored length.
+/// The uncompressed block of `stored`, which must come to exactly `raw_len` bytes. The caller has checked
+/// that `raw_len` is allowed for this stored length.
 pub(crate) fn expand(codec: Codec, stored: &[u8], raw_len: usize) -> Result<Vec<u8>, Corruption> {
     match codec {
         Codec::None => Ok(stored.to_vec()),

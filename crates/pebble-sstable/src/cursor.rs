@@ -4,8 +4,9 @@
 //!   block ── verified, held ──► slot ──► offset (from the block's own array) ──► record, in place
 //! ```
 //!
-//! A step within a block reads one offset and touches no record, so that the next record's line loads while this one is
-//! looked at. The contract (C1 to C6) is told in [`pebble_cursor`]. Threading: one thread at a time.
+//! A step within a block reads one offset and touches no record, so that the next record's line loads while
+//! this one is looked at. The contract (C1 to C6) is told in [`pebble_cursor`]. Threading: one thread at a
+//! time.
 
 use std::sync::Arc;
 

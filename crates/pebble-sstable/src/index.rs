@@ -5,8 +5,8 @@
 //!        └─ low 9 bits ─────► fingerprint   = slot >> 23      slot & (2^23 - 1) = location + 1
 //! ```
 //!
-//! Filled to 80 %: about one key in twenty overflows to the next bucket, and one absent key in forty costs a look at a
-//! record.
+//! Filled to 80 %: about one key in twenty overflows to the next bucket, and one absent key in forty costs a
+//! look at a record.
 
 use pebble_format::hash::reduce;
 use pebble_format::table::{BUCKET_SLOTS, Bucket, location, slot};
@@ -41,7 +41,8 @@ fn place(bucket: &mut Bucket, slot: u32) -> bool {
     }
 }
 
-/// The locations that carry a hash's fingerprint, in the order of the search. Looks at no more than every bucket once.
+/// The locations that carry a hash's fingerprint, in the order of the search. Looks at no more than every
+/// bucket once.
 pub(crate) struct Candidates<'a> {
     buckets: &'a [Bucket],
     hash: u64,

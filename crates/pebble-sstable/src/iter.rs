@@ -1,4 +1,5 @@
-//! Iteration for programs that use a table on its own: every record, pinned, from both ends of nothing but one cursor.
+//! Iteration for programs that use a table on its own: every record, pinned, from both ends of nothing but
+//! one cursor.
 
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
@@ -27,7 +28,8 @@ impl Table {
         TableIter { cursor: self.cursor(), start: None, end: None, begun: false, done: false }
     }
 
-    /// The records of the user keys within `bounds` in one keyspace, in order: all versions, and tombstones too.
+    /// The records of the user keys within `bounds` in one keyspace, in order: all versions, and tombstones
+    /// too.
     pub fn range<'k>(
         self: &Arc<Self>,
         keyspace: KeyspaceId,

@@ -10,12 +10,14 @@
 //!        point index, 2 misses       └► verify       seek index, then heads in the block
 //! ```
 //!
-//! The format is told in `docs/format/table.md`. Everything that a file says is checked before it is believed: footer
-//! and metadata when the table is opened, a data block when it is first touched. Whatever the bytes, the answer is a
-//! record or [`pebble_format::Corruption`], never a panic and never an allocation that the file does not pay for.
+//! The format is told in `docs/format/table.md`. Everything that a file says is checked before it is
+//! believed: footer and metadata when the table is opened, a data block when it is first touched. Whatever
+//! the bytes, the answer is a record or [`pebble_format::Corruption`], never a panic and never an allocation
+//! that the file does not pay for.
 //!
-//! Threading: a [`Table`] is shared by `Arc` and read by any number of threads without a lock; a [`BlockCache`] locks one
-//! of its shards for a lookup. A [`TableWriter`] and a [`TableCursor`] belong to one thread at a time.
+//! Threading: a [`Table`] is shared by `Arc` and read by any number of threads without a lock; a
+//! [`BlockCache`] locks one of its shards for a lookup. A [`TableWriter`] and a [`TableCursor`] belong to one
+//! thread at a time.
 //!
 //! ```
 //! use pebble_format::{InternalKey, KeyspaceId, Seqno};
@@ -48,6 +50,7 @@ mod meta;
 mod options;
 mod prefetch;
 mod sink;
+mod source;
 mod table;
 mod verify;
 mod writer;

@@ -6,10 +6,10 @@
 //!                                        ─► seek index: ascending, and begins with the first key's head
 //! ```
 //!
-//! After that a reader may index by block number without asking again, and nothing here has allocated more than the file
-//! is long. What the checks cannot know (whether an index entry points to its own key) is left to
-//! [`Table::verify`](crate::Table::verify); a get compares keys and so never takes a wrong record for a right one.
-//! Threading: immutable.
+//! After that a reader may index by block number without asking again, and nothing here has allocated more
+//! than the file is long. What the checks cannot know (whether an index entry points to its own key) is left
+//! to [`Table::verify`](crate::Table::verify); a get compares keys and so never takes a wrong record for a
+//! right one. Threading: immutable.
 
 use std::ops::Range;
 
@@ -338,8 +338,8 @@ fn check_footer(bytes: &[u8], at: u64) -> Result<(TableFooter, IndexKind)> {
     }
 }
 
-/// Checks that the regions lie where a writer puts them, with zeros between them, and that their checksums hold. Gives
-/// their places in `bytes`, which begins behind the data.
+/// Checks that the regions lie where a writer puts them, with zeros between them, and that their checksums
+/// hold. Gives their places in `bytes`, which begins behind the data.
 fn check_regions(footer: &TableFooter, footer_at: u64, bytes: &[u8]) -> Result<[Range<usize>; REGION_COUNT]> {
     let base = footer.data_len.get();
     let mut ranges = [const { 0..0 }; REGION_COUNT];

@@ -13,14 +13,16 @@ pub const BLOCK_LEN_DEFAULT: usize = 16 << 10;
 /// Bytes of data at which a table is full unless told otherwise: as far as a point index by offset reaches.
 pub const TABLE_LEN_DEFAULT: u64 = granule_offset(LOCATION_MAX) + 4;
 
-/// Shortest block that may be asked for: below, every block holds one record and its index costs more than it.
+/// Shortest block that may be asked for: below, every block holds one record and its index costs more than
+/// it.
 const BLOCK_LEN_MIN: usize = 64;
 
 /// How a table finds a single key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PointIndex {
-    /// Where every key's newest record lies: about 5 B a key, and a get is two dependent cache misses. A table that is
-    /// too large for it (a start beyond 32 MiB, or more than 8,192 blocks when compressing) falls back to a bloom filter.
+    /// Where every key's newest record lies: about 5 B a key, and a get is two dependent cache misses. A
+    /// table that is too large for it (a start beyond 32 MiB, or more than 8,192 blocks when compressing)
+    /// falls back to a bloom filter.
     Location,
     /// Whether a key is there: `bits_per_key / 8` B a key; a get that passes it searches the blocks.
     Bloom {
@@ -43,7 +45,8 @@ pub enum Compression {
 /// How a table is written.
 #[derive(Clone, Debug)]
 pub struct TableOptions {
-    /// Bytes that a data block aims at, tail included: 64 B to 256 KiB. A record that is longer has a block of its own.
+    /// Bytes that a data block aims at, tail included: 64 B to 256 KiB. A record that is longer has a block
+    /// of its own.
     pub block_len: usize,
     /// Bytes of data at which [`TableWriter::is_full`](crate::TableWriter::is_full) begins to say so.
     pub table_len: u64,
@@ -90,8 +93,8 @@ impl TableOptions {
 /// How a table is read.
 #[derive(Clone, Debug, Default)]
 pub struct TableReadOptions {
-    /// Where blocks live that cannot be read in place: compressed ones, and all when the file is not mapped. Without one
-    /// each of them is read and expanded anew whenever it is touched.
+    /// Where blocks live that cannot be read in place: compressed ones, and all when the file is not mapped.
+    /// Without one each of them is read and expanded anew whenever it is touched.
     pub cache: Option<Arc<BlockCache>>,
 }
 

@@ -8,8 +8,8 @@ pub(crate) fn prefetch<T>(target: &T) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch reads nothing as far as the program can tell and faults at no address, so even a wild
-        // pointer would do; this one comes from a reference.
+        // SAFETY: a prefetch reads nothing as far as the program can tell and faults at no address, so even a
+        // wild pointer would do; this one comes from a reference.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(target).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use pebble_vfs::File;
 
-/// Bytes per write. The kernel backs a file by folios no larger than the writes that made it, and a mapped read of a
-/// 2 MiB folio costs a fraction of the page walks.
+/// Bytes per write. The kernel backs a file by folios no larger than the writes that made it, and a mapped
+/// read of a 2 MiB folio costs a fraction of the page walks.
 const CHUNK: usize = 2 << 20;
 
-/// Appends to a file from its start. Call [`Write::flush`] (as [`TableWriter::finish`](crate::TableWriter::finish) does)
-/// and then [`File::sync_data`]: the sink itself promises no durability, and nothing is written when it is dropped.
+/// Appends to a file from its start. Call [`Write::flush`] (as
+/// [`TableWriter::finish`](crate::TableWriter::finish) does) and then [`File::sync_data`]: the sink itself
+/// promises no durability, and nothing is written when it is dropped.
 #[derive(Debug)]
 pub struct FileSink {
     file: Arc<dyn File>,

@@ -8,20 +8,21 @@
 //!            └► else: cache ─► read ─► expand ─► cache  ┘ remembered in one bit
 //! ```
 //!
-//! Threading: a table is immutable but for its verified bits, which only go from 0 to 1 and guard bytes that never change:
-//! relaxed order is enough. No lock but a shard of the cache.
+//! Threading: a table is immutable but for its verified bits, which only go from 0 to 1 and guard bytes that
+//! never change: relaxed order is enough. No lock but a shard of the cache.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use pebble_format::checksum::crc32c;
 use pebble_format::hash::key_hash;
 use pebble_format::table::{
-    Codec, FLAG_UNIQUE_USER_KEYS, IndexKind, TABLE_FOOTER_LEN, TableProperties, granule_offset,
+    Codec, FLAG_UNIQUE_USER_KEYS, IndexKind, RegionId, TABLE_FOOTER_LEN, TableProperties, granule_offset,
     split_slot_location,
 };
-use pebble_format::{Corruption, Error, InternalKey, OwnedKey, Pinned, PinnedRecord, RecordRef, Result};
+use pebble_format::{
+    Corruption, Error, InternalKey, OwnedKey, Pinned, PinnedRecord, RecordRef, Result, Trailer,
+};
 use pebble_vfs::{File, Fs, Map, Open, OsFs};
 
 use crate::block::Block;
@@ -31,6 +32,7 @@ use crate::index::{Candidates, home};
 use crate::meta::{BlockPlace, Meta};
 use crate::options::{TableInfo, TableReadOptions};
 use crate::prefetch::prefetch;
+use crate::source::{Bits, Source, usize_of};
 use crate::{bloom, codec};
 
 /// Bytes of data that one page bit stands for, as a shift: the default block length.
@@ -46,36 +48,9 @@ pub struct Table {
     meta: Meta,
     /// A bit for each block whose checksum and structure were found right.
     blocks_verified: Bits,
-    /// A bit for each 16 KiB of data that no unverified block touches: what lets a get by offset skip the directory. Empty
-    /// where records are not read by offset.
+    /// A bit for each 16 KiB of data that no unverified block touches: what lets a get by offset skip the
+    /// directory. Empty where records are not read by offset.
     pages_verified: Bits,
-}
-
-#[derive(Debug)]
-enum Source {
-    /// The whole file in memory or mapped.
-    Place(Pinned),
-    File(Arc<dyn File>),
-}
-
-#[derive(Debug)]
-struct Bits(Box<[AtomicU64]>);
-
-impl Bits {
-    fn new(count: usize) -> Self {
-        Self((0..count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect())
-    }
-
-    #[inline]
-    fn get(&self, index: usize) -> bool {
-        self.0.get(index / 64).is_some_and(|word| word.load(Ordering::Relaxed) >> (index % 64) & 1 == 1)
-    }
-
-    fn set(&self, index: usize) {
-        if let Some(word) = self.0.get(index / 64) {
-            word.fetch_or(1 << (index % 64), Ordering::Relaxed);
-        }
-    }
 }
 
 /// One data block, for tools.
@@ -98,15 +73,15 @@ pub struct BlockFacts {
 }
 
 impl Table {
-    /// Maps and opens the file at `path`, for programs that read a table on its own. Nobody may change or truncate the file
-    /// while the table or anything read from it lives: see [`File::map`].
+    /// Maps and opens the file at `path`, for programs that read a table on its own. Nobody may change or
+    /// truncate the file while the table or anything read from it lives: see [`File::map`].
     pub fn open(path: &Path, options: TableReadOptions) -> Result<Arc<Self>> {
         let file = OsFs.open(path, Open::Read)?;
         Self::open_map(file.map()?, &path.to_string_lossy(), options)
     }
 
-    /// Opens a mapped table. `name` stands in errors. Cost: the checksums of everything but the data, about 0.1 ms for a
-    /// table of 32 MiB.
+    /// Opens a mapped table. `name` stands in errors. Cost: the checksums of everything but the data, about
+    /// 0.1 ms for a table of 32 MiB.
     ///
     /// Errors: `Corruption`; `UnsupportedVersion` for a table of a newer format.
     pub fn open_map(map: Map, name: &str, options: TableReadOptions) -> Result<Arc<Self>> {
@@ -123,8 +98,9 @@ impl Table {
         Self::open_source(Source::Place(Pinned::new(Arc::new(bytes), |bytes| bytes)), name, options)
     }
 
-    /// Opens a table that is read by positioned reads: safe against every I/O error, and better than a map where data far
-    /// exceeds memory. Everything but the data is kept in memory ([`Table::memory`]); blocks go through the cache.
+    /// Opens a table that is read by positioned reads: safe against every I/O error, and better than a map
+    /// where data far exceeds memory. Everything but the data is kept in memory ([`Table::memory`]); blocks
+    /// go through the cache.
     ///
     /// Errors: as [`Table::open_map`], and `Io`.
     pub fn open_file(file: Arc<dyn File>, name: &str, options: TableReadOptions) -> Result<Arc<Self>> {
@@ -151,11 +127,11 @@ impl Table {
         }))
     }
 
-    /// The newest version at or after `lookup` of exactly its user key; a tombstone is such a version. `None` when the table
-    /// holds none.
+    /// The newest version at or after `lookup` of exactly its user key; a tombstone is such a version. `None`
+    /// when the table holds none.
     ///
-    /// Cost with a location index on bytes in place: two dependent cache misses. With a filter, or for a version that is not
-    /// the newest: a search of the seek index and of one block.
+    /// Cost with a location index on bytes in place: two dependent cache misses. With a filter, or for a
+    /// version that is not the newest: a search of the seek index and of one block.
     ///
     /// Errors: `Corruption` when a block that it touches is damaged; `Io`.
     pub fn get(&self, lookup: InternalKey<'_>) -> Result<Option<PinnedRecord>> {
@@ -169,7 +145,7 @@ impl Table {
             (IndexKind::Granule, Source::Place(whole)) => self.get_in_place(whole, lookup, hash),
             (IndexKind::Granule | IndexKind::Slot, _) => self.get_in_block(lookup, hash),
             (IndexKind::Bloom, _) => {
-                let filter = self.meta.region(pebble_format::table::RegionId::PointIndex);
+                let filter = self.meta.region(RegionId::PointIndex);
                 if bloom::may_contain(filter, hash, self.meta.footer.probes) {
                     self.search(lookup)
                 } else {
@@ -180,7 +156,8 @@ impl Table {
         }
     }
 
-    /// Asks for the cache line that a get with this hash will read first, so that several tables' lines load together. A hint.
+    /// Asks for the cache line that a get with this hash will read first, so that several tables' lines load
+    /// together. A hint.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
         match self.meta.index {
@@ -191,7 +168,7 @@ impl Table {
                 }
             }
             IndexKind::Bloom => {
-                let filter = self.meta.region(pebble_format::table::RegionId::PointIndex);
+                let filter = self.meta.region(RegionId::PointIndex);
                 if let Some(first) = bloom::line(filter, hash).first() {
                     prefetch(first);
                 }
@@ -201,6 +178,9 @@ impl Table {
     }
 
     /// The records are at known offsets of memory: bucket, then record.
+    ///
+    /// A fingerprint may lead to a record of another key. If that one lies in a damaged block, the search goes on: a
+    /// key that is found elsewhere is found, and only an absence cannot be vouched for.
     #[inline]
     fn get_in_place(
         &self,
@@ -209,13 +189,16 @@ impl Table {
         hash: u64,
     ) -> Result<Option<PinnedRecord>> {
         let data = whole.get(..usize_of(self.meta.info.data_len)).unwrap_or_default();
+        let mut damage = None;
         for location in Candidates::new(self.meta.buckets(), hash) {
             let offset = granule_offset(location);
-            self.verify_page(offset)?;
-            let at = usize_of(offset);
-            let record = data.get(at..).ok_or_else(|| self.bad_location(offset)).and_then(|bytes| {
-                RecordRef::parse(bytes).map_err(|corruption| self.corrupt(corruption.at(offset)))
-            })?;
+            let record = match self.record_at(data, offset) {
+                Ok(record) => record,
+                Err(error) => {
+                    damage.get_or_insert(error);
+                    continue;
+                }
+            };
             let key = record.internal_key();
             if !key.same_key(&lookup) {
                 continue;
@@ -223,42 +206,55 @@ impl Table {
             if key < lookup {
                 return self.older(lookup);
             }
-            let end = at + record.raw().len();
-            return PinnedRecord::parse(whole.slice(at..end))
+            let at = usize_of(offset);
+            return PinnedRecord::parse(whole.slice(at..at + record.raw().len()))
                 .map(Some)
                 .map_err(|corruption| self.corrupt(corruption.at(offset)));
         }
-        Ok(None)
+        damage.map_or(Ok(None), Err)
+    }
+
+    /// The record that starts at `offset` of the data, once its block is verified.
+    #[inline]
+    fn record_at<'a>(&self, data: &'a [u8], offset: u64) -> Result<RecordRef<'a>> {
+        self.verify_page(offset)?;
+        let bytes = data.get(usize_of(offset)..).ok_or_else(|| self.bad_location(offset))?;
+        RecordRef::parse(bytes).map_err(|corruption| self.corrupt(corruption.at(offset)))
     }
 
     /// The index leads to blocks that have to be read or expanded.
     fn get_in_block(&self, lookup: InternalKey<'_>, hash: u64) -> Result<Option<PinnedRecord>> {
+        let mut damage = None;
         for location in Candidates::new(self.meta.buckets(), hash) {
-            let (number, slot) = match self.meta.index {
-                IndexKind::Slot => {
-                    let (number, slot) = split_slot_location(location);
-                    (number, Some(slot))
-                }
-                _ => (self.meta.block_at(granule_offset(location)), None),
-            };
-            let block = self.block(number)?;
-            let slot = match slot {
-                Some(slot) => slot,
-                None => block.lower_bound(newest(lookup)).map_err(|found| self.in_block(number, found))?,
-            };
-            if slot >= block.count() {
-                continue;
+            match self.probe_block(location, lookup) {
+                Ok(Some(found)) if found.record().internal_key() < lookup => return self.older(lookup),
+                Ok(Some(found)) => return Ok(Some(found)),
+                Ok(None) => {}
+                Err(error) => _ = damage.get_or_insert(error),
             }
-            let record = block.record(slot).map_err(|found| self.in_block(number, found))?;
-            if !record.internal_key().same_key(&lookup) {
-                continue;
-            }
-            if record.internal_key() < lookup {
-                return self.older(lookup);
-            }
-            return block.pinned(slot).map(Some).map_err(|found| self.in_block(number, found));
         }
-        Ok(None)
+        damage.map_or(Ok(None), Err)
+    }
+
+    /// The newest record of the user key, if it is the one at `location`.
+    fn probe_block(&self, location: u32, lookup: InternalKey<'_>) -> Result<Option<PinnedRecord>> {
+        let (number, block, slot) = if self.meta.index == IndexKind::Slot {
+            let (number, slot) = split_slot_location(location);
+            (number, self.block(number)?, slot)
+        } else {
+            let number = self.meta.block_at(granule_offset(location));
+            let block = self.block(number)?;
+            let slot = block.lower_bound(newest(lookup)).map_err(|found| self.in_block(number, found))?;
+            (number, block, slot)
+        };
+        if slot >= block.count() {
+            return Ok(None);
+        }
+        let record = block.record(slot).map_err(|found| self.in_block(number, found))?;
+        if !record.internal_key().same_key(&lookup) {
+            return Ok(None);
+        }
+        block.pinned(slot).map(Some).map_err(|found| self.in_block(number, found))
     }
 
     /// The newest version is too new for `lookup`.
@@ -368,7 +364,8 @@ impl Table {
         self.load_block(number, &place)
     }
 
-    /// Checks the checksum of what is stored and the structure of the block, and remembers that both were right.
+    /// Checks the checksum of what is stored and the structure of the block, and remembers that both were
+    /// right.
     #[cold]
     fn verify_block(&self, raw: Pinned, stored: &[u8], number: u32, place: &BlockPlace) -> Result<Block> {
         self.check_crc(stored, place)?;
@@ -404,8 +401,8 @@ impl Table {
         }
     }
 
-    /// Verifies the block with the record, which must succeed, and its neighbours on the page, which may not: then the page
-    /// bit stays off and only the damaged block's records cannot be read.
+    /// Verifies the block with the record, which must succeed, and its neighbours on the page, which may not:
+    /// then the page bit stays off and only the damaged block's records cannot be read.
     #[cold]
     fn verify_blocks_of_page(&self, page: u64, offset: u64) -> Result<()> {
         if offset >= self.meta.info.data_len {
@@ -424,7 +421,7 @@ impl Table {
 
     #[cold]
     fn bad_location(&self, offset: u64) -> Error {
-        let at = self.meta.footer.region(pebble_format::table::RegionId::PointIndex).offset.get();
+        let at = self.meta.footer.region(RegionId::PointIndex).offset.get();
         self.corrupt(Corruption::new("location in the point index", at, self.meta.info.data_len, offset))
     }
 
@@ -433,8 +430,8 @@ impl Table {
         corruption.in_file(&self.name).into()
     }
 
-    /// A corruption in a block: its offset in the file is that of the block, and, where the block is stored as it is, of the
-    /// very bytes.
+    /// A corruption in a block: its offset in the file is that of the block, and, where the block is stored
+    /// as it is, of the very bytes.
     #[cold]
     pub(crate) fn in_block(&self, number: u32, corruption: Corruption) -> Error {
         let Ok(place) = self.meta.block(number) else { return self.corrupt(corruption) };
@@ -442,7 +439,8 @@ impl Table {
         self.corrupt(Corruption { offset: place.offset.saturating_add(within), ..corruption })
     }
 
-    /// Checks that this is the file that the caller means, and not another one, or an older one, of the same name.
+    /// Checks that this is the file that the caller means, and not another one, or an older one, of the same
+    /// name.
     ///
     /// Errors: `Corruption` naming what differs.
     pub fn check_identity(&self, uuid: &[u8; 16], number: u64, len: u64, footer_crc: u32) -> Result<()> {
@@ -512,7 +510,7 @@ impl Table {
     /// Bytes of heap memory that the table takes; blocks are counted by the cache, mapped pages by nobody.
     pub fn memory(&self) -> usize {
         let meta = if matches!(self.source, Source::File(_)) { self.meta.len() } else { 0 };
-        let bits = (self.blocks_verified.0.len() + self.pages_verified.0.len()) * size_of::<AtomicU64>();
+        let bits = self.blocks_verified.memory() + self.pages_verified.memory();
         size_of::<Self>() + meta + bits
     }
 
@@ -545,43 +543,6 @@ impl Drop for Table {
     }
 }
 
-impl Source {
-    fn len(&self) -> Result<u64> {
-        match self {
-            Self::Place(whole) => Ok(whole.len() as u64),
-            Self::File(file) => Ok(file.len()?),
-        }
-    }
-
-    /// A part of the file, which the caller has found to lie within it.
-    fn read(&self, offset: u64, len: usize) -> Result<Pinned> {
-        match self {
-            Self::Place(whole) => {
-                let start = usize_of(offset);
-                let inside = start.checked_add(len).is_some_and(|end| end <= whole.len());
-                if inside {
-                    Ok(whole.slice(start..start + len))
-                } else {
-                    Err(Corruption::new("table length", offset, len as u64, whole.len() as u64).into())
-                }
-            }
-            Self::File(file) => {
-                let mut bytes = vec![0; len];
-                file.read_exact_at(&mut bytes, offset).map_err(|error| short_read(error, offset, len))?;
-                Ok(Pinned::new(Arc::new(bytes), |bytes| bytes))
-            }
-        }
-    }
-}
-
-/// A file that ends before its own length is damaged, not unreadable.
-fn short_read(error: std::io::Error, offset: u64, len: usize) -> Error {
-    if error.kind() == std::io::ErrorKind::UnexpectedEof {
-        return Corruption::new("table length", offset, len as u64, 0).into();
-    }
-    error.into()
-}
-
 fn named(error: Error, name: &str) -> Error {
     match error {
         Error::UnsupportedVersion { found, max, .. } => {
@@ -593,13 +554,7 @@ fn named(error: Error, name: &str) -> Error {
 
 /// The position before every version of the key.
 fn newest(lookup: InternalKey<'_>) -> InternalKey<'_> {
-    InternalKey { trailer: pebble_format::Trailer(u64::MAX), ..lookup }
-}
-
-/// An offset or length within a file that is in memory, or a number of things in it; beyond memory it finds nothing.
-#[inline]
-fn usize_of(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
+    InternalKey { trailer: Trailer(u64::MAX), ..lookup }
 }
 
 /// The number of a block, of which there are fewer than 2^32.

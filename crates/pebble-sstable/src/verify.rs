@@ -36,9 +36,9 @@ struct Walk {
 }
 
 impl Table {
-    /// Reads the whole table, past any cache and whatever was verified before, and checks what a read does not: the order
-    /// over all blocks, the counts, bounds and sums of the footer, and that the point index leads to every key and holds
-    /// nothing else. Cost: about 30 ns a record.
+    /// Reads the whole table, past any cache and whatever was verified before, and checks what a read does
+    /// not: the order over all blocks, the counts, bounds and sums of the footer, and that the point index
+    /// leads to every key and holds nothing else. Cost: about 30 ns a record.
     ///
     /// Errors: `Corruption` naming the first thing that does not hold; `Io`.
     pub fn verify(&self) -> Result<VerifyReport> {
@@ -90,8 +90,8 @@ impl Table {
         Ok(())
     }
 
-    /// Checks that the point index leads to the newest record of a key, which starts at `start` if its block is stored as it
-    /// is.
+    /// Checks that the point index leads to the newest record of a key, which starts at `start` if its block
+    /// is stored as it is.
     fn check_indexed(&self, record: RecordRef<'_>, number: u32, slot: u16, start: u64) -> Result<()> {
         let meta = self.meta();
         let hash = key_hash(record.keyspace(), record.key());

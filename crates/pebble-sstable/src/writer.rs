@@ -90,7 +90,8 @@ impl<W: Write> TableWriter<W> {
         })
     }
 
-    /// Appends a record, byte for byte. Its key must come after the one before it. Cost: the copy, a hash and a compare.
+    /// Appends a record, byte for byte. Its key must come after the one before it. Cost: the copy, a hash and
+    /// a compare.
     ///
     /// Errors: `InvalidArgument` for a record out of order, and nothing has changed; `Io` from the output.
     pub fn add(&mut self, record: RecordRef<'_>) -> Result<()> {
@@ -127,7 +128,8 @@ impl<W: Write> TableWriter<W> {
         Ok(())
     }
 
-    /// Encodes and appends a put. Errors as [`TableWriter::add`], and `InvalidArgument` for a key or value over its limit.
+    /// Encodes and appends a put. Errors as [`TableWriter::add`], and `InvalidArgument` for a key or value
+    /// over its limit.
     pub fn put(&mut self, keyspace: KeyspaceId, key: &[u8], seqno: Seqno, value: &[u8]) -> Result<()> {
         self.encode(keyspace, key, Trailer::new(seqno, Kind::Put), value)
     }
@@ -155,8 +157,9 @@ impl<W: Write> TableWriter<W> {
         self.written + self.block.closed_len() as u64
     }
 
-    /// Whether the table has reached the length that its options name. The caller should end it before the next user key;
-    /// a writer takes more records all the same, since the versions of one key must not be parted.
+    /// Whether the table has reached the length that its options name. The caller should end it before the
+    /// next user key; a writer takes more records all the same, since the versions of one key must not be
+    /// parted.
     pub fn is_full(&self) -> bool {
         self.data_len() >= self.options.table_len
     }
@@ -226,8 +229,8 @@ impl<W: Write> TableWriter<W> {
         Ok(())
     }
 
-    /// Closes the last block, writes everything else and flushes the output, which it gives back. Making the bytes durable is
-    /// the caller's business.
+    /// Closes the last block, writes everything else and flushes the output, which it gives back. Making the
+    /// bytes durable is the caller's business.
     ///
     /// Errors: `InvalidArgument` for a table without records; `Io` from the output.
     pub fn finish(mut self) -> Result<(W, TableInfo)> {

@@ -102,12 +102,14 @@ fn every_truncation_is_noticed() {
     }
 }
 
+/// Keys and values of one length, so that blocks fit each other's places; one version each, and no two heads alike.
+fn uniform() -> Model {
+    (10..60_u8).map(|n| ((1, vec![b'k', n], std::cmp::Reverse(u64::from(n))), Some(vec![n; 40]))).collect()
+}
+
 #[test]
 fn swapped_and_doubled_blocks_are_noticed() {
-    // Keys and values of one length, so that blocks fit each other's places.
-    let model: Model = (10..60_u8)
-        .map(|n| ((1, vec![b'k', n], std::cmp::Reverse(u64::from(n))), Some(vec![n; 40])))
-        .collect();
+    let model = uniform();
     for compression in COMPRESSIONS {
         let (good, _) = write(&model, &small(INDEXES[0], compression));
         let blocks: Vec<_> = open(&good, SOURCES[0]).unwrap().blocks().collect();
@@ -127,5 +129,29 @@ fn swapped_and_doubled_blocks_are_noticed() {
             }
         }
         assert!(tried > 0);
+    }
+}
+
+#[test]
+fn a_damaged_block_takes_only_its_own_keys_along() {
+    let model = uniform();
+    for (index, compression) in [(INDEXES[0], COMPRESSIONS[0]), (INDEXES[0], COMPRESSIONS[1])] {
+        let (good, _) = write(&model, &small(index, compression));
+        let blocks: Vec<_> = open(&good, SOURCES[0]).unwrap().blocks().collect();
+        for damaged in &blocks {
+            let mut bytes = good.clone();
+            bytes[damaged.offset as usize + 3] ^= 4;
+            for source in [Source::Bytes, Source::File] {
+                let table = open(&bytes, source).unwrap();
+                let readable = model
+                    .keys()
+                    .filter(|(keyspace, key, seqno)| {
+                        let found = get(&table, *keyspace, key, seqno.0);
+                        found.is_ok_and(|found| found == newest_at(&model, *keyspace, key, seqno.0))
+                    })
+                    .count();
+                assert_eq!(readable, model.len() - usize::from(damaged.count));
+            }
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! Bytes that somebody made on purpose: damage with every checksum put right again. No answer is promised then, but no panic,
-//! no endless loop, and no allocation that the file does not pay for.
+//! Bytes that somebody made on purpose: damage with every checksum put right again. No answer is promised
+//! then, but no panic, no endless loop, and no allocation that the file does not pay for.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -46,7 +46,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// Puts the checksums right again, from the blocks to the footer, wherever the numbers still make that possible.
+/// Puts the checksums right again, from the blocks to the footer, wherever the numbers still make that
+/// possible.
 fn repair(bytes: &mut [u8]) {
     let Some(at) = bytes.len().checked_sub(TABLE_FOOTER_LEN) else { return };
     let Ok(mut footer) = TableFooter::read_from_bytes(&bytes[at..]) else { return };

@@ -117,8 +117,8 @@ impl Seeded {
     }
 }
 
-/// A table of a few blocks with what makes reading hard: two keyspaces, versions, tombstones, prefixes, an empty key and an
-/// empty value, a value longer than a block.
+/// A table of a few blocks with what makes reading hard: two keyspaces, versions, tombstones, prefixes, an
+/// empty key and an empty value, a value longer than a block.
 pub fn fixture() -> Model {
     let mut model = Model::new();
     for (keyspace, name) in [(1_u16, "user:"), (2, "")] {
