@@ -61,3 +61,8 @@ pub use options::{LogIo, LogOptions};
 pub use pebble_format::log::LogPosition;
 pub use recover::{Frame, Recovered, Recovery, recover};
 pub use writer::{Appended, LogWriter};
+
+/// Compiles and runs the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -163,3 +163,35 @@ fn an_append_makes_no_call_and_a_sync_only_those_it_owes() {
     );
     assert_eq!(sync.syncs(), 4);
 }
+
+/// Reads the file with nothing but what `docs/format/log.md` says.
+#[test]
+fn the_bytes_are_those_of_the_document() {
+    let (_, fs) = sim(8);
+    let previous_end = LogPosition::new(6, 900);
+    let mut log = LogWriter::create(Arc::clone(&fs), dir(), options(LogIo::Map), 7, previous_end).unwrap();
+    log.append(4, 3, |to| to.copy_from_slice(b"abcd")).unwrap();
+    log.sync_handle().persist().unwrap();
+    log.append(8, 1, |to| to.copy_from_slice(b"efghijkl")).unwrap();
+    assert_eq!(log.seal().unwrap(), LogPosition::new(7, 148));
+    let bytes = read(&*fs, "000007.log");
+    let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let crc = pebble_format::checksum::crc32c;
+    let epoch = pebble_format::log::segment_epoch(&UUID, 7);
+
+    assert_eq!((bytes.len(), &bytes[..8], &bytes[16..32]), (4096, &b"pebl\0log"[..], &UUID[..]));
+    assert_eq!((u32_at(8), u32_at(12), u64_at(32), u32_at(40)), (1, epoch, 6 << 32 | 900, 7));
+    assert_eq!((&bytes[44..60], u32_at(60)), (&[0; 16][..], crc(0, &bytes[..60])));
+    let durable = |offset: u64| 7 << 32 | offset;
+    for (at, len, count, promise) in
+        [(64, 4, 3, previous_end.0), (92, 8, 1, durable(92)), (124, 0, 0, durable(124))]
+    {
+        assert_eq!((u32_at(at + 4), u32_at(at + 8), u32_at(at + 12)), (len, count, epoch));
+        assert_eq!(u64_at(at + 16), promise);
+        let place = [epoch.to_le_bytes(), (at as u32).to_le_bytes()].concat();
+        assert_eq!(u32_at(at), crc(crc(0, &place), &bytes[at + 4..at + 24 + len as usize]));
+    }
+    assert_eq!((&bytes[88..92], &bytes[116..124]), (&b"abcd"[..], &b"efghijkl"[..]));
+    assert!(bytes[148..].iter().all(|byte| *byte == 0));
+}
