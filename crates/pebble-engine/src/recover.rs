@@ -73,6 +73,8 @@ pub(crate) fn resume(place: LogPlace<'_>, recovered: Recovered, flushed: Seqno) 
     }
     let segments = recovered.segments().count();
     let log = LogWriter::resume(Arc::clone(place.fs), place.dir, place.options, recovered)?;
+    // The log may go on in a segment that holds nothing but a seal, and so was not attached for a frame.
+    writer.attach(log.region())?;
     Ok(order.replayed(log, writer, segments))
 }
 
