@@ -129,9 +129,7 @@ impl Core {
         len: usize,
     ) -> Result<MutexGuard<'a, Committer>> {
         loop {
-            let memtable = committer.memtable.shared();
-            let full = memtable.memory() >= self.memtable_len
-                || memtable.log_bytes() != 0 && memtable.log_bytes() + len > self.memtable_len;
+            let full = self.memtable_len.is_reached(committer.memtable.shared(), len);
             if !full && committer.segments < SEGMENTS_MAX {
                 return Ok(committer);
             }

@@ -21,7 +21,7 @@ use crate::commit::Committer;
 use crate::error::Result;
 use crate::install::Manifest;
 use crate::keyspaces::Keyspaces;
-use crate::options::{Executor, Options, ReadMode};
+use crate::options::{Executor, MemtableLen, Options, ReadMode};
 use crate::recover::RecoveryReport;
 use crate::snapshots::Snapshots;
 use crate::state::{State, Visible};
@@ -38,8 +38,8 @@ pub(crate) struct Core {
     pub(crate) dir: PathBuf,
     pub(crate) options: Options,
     pub(crate) executor: Executor,
-    /// Bytes of log, and of index, at which a memtable is sealed.
-    pub(crate) memtable_len: usize,
+    /// When a memtable is sealed.
+    pub(crate) memtable_len: MemtableLen,
 
     pub(crate) commit: Mutex<Committer>,
     /// Rung, with the commit lock, when a flush ended.

@@ -29,6 +29,11 @@ impl Core {
         let _one_at_a_time = lock(&self.flushing);
         let Some(sealed) = self.state.load().sealed.last().cloned() else { return Ok(false) };
         let flushed = self.flush_sealed(&sealed);
+        let next_segment = sealed.next_segment;
+        drop(sealed);
+        if flushed.is_ok() {
+            self.retire_log(next_segment);
+        }
         self.status.set_flush_blocked(flushed.as_ref().err().cloned());
         // Waiters are woken either way: to go on, or to return the error. The lock keeps a wake-up from falling
         // between a waiter's look and its wait.

@@ -6,7 +6,7 @@
 //!   2  the directory is synced                            so that their names are durable …
 //!   3  the edit is appended to the manifest and synced    … before anything refers to them: THE switch
 //!   4  readers get the new picture
-//!   5  tables that the edit removed are unlinked, log segments below its `log_first` are retired
+//!   5  tables that the edit removed are unlinked; log segments below its `log_first` are retired, by `retire_log`
 //! ```
 //!
 //! - A crash before 3 leaves orphans: tables that no edit names. The next open removes them.
@@ -67,10 +67,6 @@ impl Core {
                 tracing::warn!(%error, "an obsolete table stays until the next open");
             }
         }
-        drop(old);
-        if let Some(first) = edit.log_first {
-            self.retire_log(first);
-        }
         self.roll_manifest(&mut manifest);
         Ok(())
     }
@@ -91,8 +87,9 @@ impl Core {
         InstallError::Unknown(cause)
     }
 
-    /// Gives log segments below `first` back. A failure costs disk space until the next open, nothing else.
-    fn retire_log(&self, first: u32) {
+    /// The rest of step 5, for a flush: gives log segments below `first` back, once the flushed memtable is let go. Those
+    /// that nobody reads any more are used again, and their pages with them: a fresh page costs many times a warm one.
+    pub(crate) fn retire_log(&self, first: u32) {
         if let Ok(mut committer) = self.commit.lock() {
             committer.log.retire(first);
         }

@@ -35,7 +35,7 @@ pub(crate) fn open(dir: &Path, options: Options, components: Components) -> Resu
     let (mut manifest, dropped_manifest_bytes) = open_manifest(fs, dir, &options)?;
 
     let uuid = manifest.state.uuid;
-    let memtable_len = usize::try_from(options.memtable_len()).unwrap_or(usize::MAX);
+    let memtable_len = options.memtable_len();
     let next_file = next_file_number(fs, dir, &manifest.state)?;
     let tables = Tables::new(Arc::clone(fs), dir.into(), uuid, &options, next_file);
     let tree = tables.open_tree(Arc::clone(&manifest.state.version), None)?;
@@ -133,7 +133,7 @@ fn assemble(parts: Parts) -> Core {
         clock: components.clock,
         executor: components.executor,
         dir,
-        memtable_len: usize::try_from(options.memtable_len()).unwrap_or(usize::MAX),
+        memtable_len: options.memtable_len(),
         log_sync: committer.log.sync_handle(),
         state: State::new(ReadState {
             memtable: Arc::clone(committer.memtable.shared()),

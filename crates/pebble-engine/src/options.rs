@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pebble_memtable::Memtable;
 use pebble_sstable::{Compression, PointIndex};
 use pebble_vfs::{Clock, Fs, OsFs, SystemClock};
 use pebble_wal::{LogIo, Recovery};
@@ -88,6 +89,24 @@ impl Default for Options {
     }
 }
 
+/// The bytes at which a memtable is sealed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MemtableLen {
+    /// Of log that it points into.
+    pub(crate) log: usize,
+    /// Of its index.
+    pub(crate) index: usize,
+}
+
+impl MemtableLen {
+    /// Whether the memtable is to be sealed before it takes `len` more bytes. An empty one takes any record.
+    #[inline]
+    pub(crate) fn is_reached(self, memtable: &Memtable, len: usize) -> bool {
+        let full = memtable.memory() >= self.index || memtable.log_bytes() + len > self.log;
+        full && !memtable.is_empty()
+    }
+}
+
 /// Sealed memtables that may wait for their flush before writers have to.
 pub(crate) const SEALED_MAX: usize = 3;
 
@@ -110,16 +129,18 @@ impl Options {
         Ok(())
     }
 
-    /// Bytes of log, and bytes of index, at which a memtable is sealed.
+    /// How large a memtable may grow.
     ///
-    /// One active and [`SEALED_MAX`] sealed memtables may exist at a time. Half of the budget is theirs; where the
-    /// log is heap memory it counts beside the index, so each gets half of that.
-    pub(crate) fn memtable_len(&self) -> u64 {
-        let shares = match self.log_io {
-            LogIo::Map => 8,
-            LogIo::Write => 16,
+    /// One active and [`SEALED_MAX`] sealed memtables may exist at a time, and half of the budget is theirs. A mapped
+    /// log is the kernel's memory, so the index has that half to itself; where the log is heap memory, they share it.
+    pub(crate) fn memtable_len(&self) -> MemtableLen {
+        let share = self.memory_budget / 2 / (SEALED_MAX as u64 + 1);
+        let (log, index) = match self.log_io {
+            LogIo::Map => (share * 2, share),
+            LogIo::Write => (share / 2, share / 2),
         };
-        (self.memory_budget / shares).min(MEMTABLE_LEN_MAX)
+        let bytes = |len: u64| usize::try_from(len.min(MEMTABLE_LEN_MAX)).unwrap_or(usize::MAX);
+        MemtableLen { log: bytes(log), index: bytes(index) }
     }
 
     /// Bytes for decompressed and for read blocks: a quarter of the budget.

@@ -27,10 +27,10 @@ use pebble_sstable::Compression;
 use pebble_vfs::Fs;
 use pebble_wal::{Frame, LogOptions, LogWriter, Recovered};
 
-use crate::commit::Committer;
+use crate::commit::{Committer, SEGMENTS_MAX};
 use crate::error::Result;
 use crate::flush::new_run;
-use crate::options::Options;
+use crate::options::{MemtableLen, Options};
 use crate::tables::{NewTables, RunRules, Tables};
 
 /// What an open found and did.
@@ -65,33 +65,31 @@ pub(crate) struct LogPlace<'a> {
 
 /// Step 4a: the log goes on where it was sealed.
 pub(crate) fn resume(place: LogPlace<'_>, recovered: Recovered, flushed: Seqno) -> Result<Replayed> {
-    let (mut writer, _) = Memtable::new(HeadPrefix::none());
+    let mut filling = Filling::new(HeadPrefix::none());
     let mut order = Order::after(flushed);
-    let mut attached = None;
     for frame in recovered.frames() {
-        order.index(&frame, &mut writer, &mut attached)?;
+        order.index(&frame, &mut filling)?;
     }
-    let segments = recovered.segments().count();
     let log = LogWriter::resume(Arc::clone(place.fs), place.dir, place.options, recovered)?;
     // The log may go on in a segment that holds nothing but a seal, and so was not attached for a frame.
-    writer.attach(log.region())?;
-    Ok(order.replayed(log, writer, segments))
+    filling.writer.attach(log.region())?;
+    filling.segments += 1;
+    Ok(order.replayed(log, filling))
 }
 
 /// Step 4b: what was replayed becomes tables, and a new log begins. Returns the edit that makes it so, not yet
-/// installed.
+/// installed, the last sequence number, and how many records there were.
 pub(crate) fn flush_replayed(
     recovered: &Recovered,
     flushed: Seqno,
     tables: &Tables,
     outputs: &mut NewTables<'_>,
     bottom: bool,
-    memtable_len: usize,
+    memtable_len: MemtableLen,
 ) -> Result<(Edit, Seqno, u64)> {
     let mut order = Order::after(flushed);
     let mut added_runs: Vec<NewRun> = Vec::new();
-    let (mut writer, mut memtable) = Memtable::new(HeadPrefix::none());
-    let mut attached = None;
+    let mut filling = Filling::new(HeadPrefix::none());
     let mut flush = |memtable: &Arc<Memtable>| -> Result<()> {
         let rules = RunRules {
             snapshots: &[],
@@ -104,15 +102,15 @@ pub(crate) fn flush_replayed(
         Ok(())
     };
     for frame in recovered.frames() {
-        order.index(&frame, &mut writer, &mut attached)?;
-        if memtable.log_bytes() >= memtable_len || memtable.memory() >= memtable_len {
-            flush(&memtable)?;
-            (writer, memtable) = Memtable::new(memtable.learned_prefix());
-            attached = None;
+        let memtable = filling.writer.shared();
+        if memtable_len.is_reached(memtable, frame.payload.len()) || filling.segments == SEGMENTS_MAX {
+            flush(memtable)?;
+            filling = Filling::new(memtable.learned_prefix());
         }
+        order.index(&frame, &mut filling)?;
     }
-    if !memtable.is_empty() {
-        flush(&memtable)?;
+    if !filling.writer.shared().is_empty() {
+        flush(filling.writer.shared())?;
     }
     let edit = Edit {
         added_runs,
@@ -131,8 +129,32 @@ pub(crate) fn begin_log(
     last: Seqno,
 ) -> Result<Replayed> {
     let log = LogWriter::create(Arc::clone(place.fs), place.dir, place.options, first, previous_end)?;
-    let (writer, _) = Memtable::new(HeadPrefix::none());
-    Ok(Order::after(last).replayed(log, writer, 0))
+    Ok(Order::after(last).replayed(log, Filling::new(HeadPrefix::none())))
+}
+
+/// A memtable that is being filled from the log.
+struct Filling {
+    writer: MemtableWriter,
+    /// The segment that is attached.
+    segment: Option<u32>,
+    /// How many were.
+    segments: usize,
+}
+
+impl Filling {
+    fn new(prefix: HeadPrefix) -> Self {
+        Self { writer: Memtable::new(prefix).0, segment: None, segments: 0 }
+    }
+
+    fn attach(&mut self, frame: &Frame<'_>) -> Result<()> {
+        let segment = Some(frame.end.segment());
+        if self.segment != segment {
+            self.writer.attach(frame.region)?;
+            self.segment = segment;
+            self.segments += 1;
+        }
+        Ok(())
+    }
 }
 
 /// Checks that the frames hold the commits in order, without a hole.
@@ -151,18 +173,9 @@ impl Order {
     }
 
     /// Indexes the records of one frame.
-    fn index(
-        &mut self,
-        frame: &Frame<'_>,
-        writer: &mut MemtableWriter,
-        attached: &mut Option<u32>,
-    ) -> Result<()> {
-        let segment = frame.end.segment();
-        if *attached != Some(segment) {
-            writer.attach(frame.region)?;
-            *attached = Some(segment);
-        }
-        let file = FileName::Log(u64::from(segment)).to_string();
+    fn index(&mut self, frame: &Frame<'_>, filling: &mut Filling) -> Result<()> {
+        filling.attach(frame)?;
+        let file = FileName::Log(u64::from(frame.end.segment())).to_string();
         let base = frame.offset as u64;
         let mut count = 0;
         for found in record::records(frame.payload) {
@@ -172,7 +185,7 @@ impl Order {
                 let gap = Corruption::new("log sequence", offset, self.next.0, record.seqno().0);
                 return Err(gap.in_file(&file).into());
             }
-            writer.insert(frame.offset + at)?;
+            filling.writer.insert(frame.offset + at)?;
             self.next = Seqno(self.next.0 + 1);
             count += 1;
         }
@@ -184,7 +197,8 @@ impl Order {
         Ok(())
     }
 
-    fn replayed(self, log: LogWriter, memtable: MemtableWriter, segments: usize) -> Replayed {
+    fn replayed(self, log: LogWriter, filling: Filling) -> Replayed {
+        let Filling { writer: memtable, segments, .. } = filling;
         let (next_seqno, sync_end) = (self.next, LogPosition::ZERO);
         Replayed {
             last_seqno: self.last(),
@@ -221,8 +235,8 @@ pub(crate) fn remove_orphans(
 }
 
 /// How the log of a database with these options is written.
-pub(crate) fn log_options(options: &Options, memtable_len: usize, uuid: [u8; 16]) -> LogOptions {
-    let cap = u32::try_from(memtable_len).unwrap_or(u32::MAX).max(options.segment_len_min);
+pub(crate) fn log_options(options: &Options, memtable_len: MemtableLen, uuid: [u8; 16]) -> LogOptions {
+    let cap = u32::try_from(memtable_len.log).unwrap_or(u32::MAX).max(options.segment_len_min);
     LogOptions {
         io: options.log_io,
         segment_len_min: options.segment_len_min,
