@@ -95,15 +95,14 @@ impl Cursor for TableCursor {
 
     fn seek_before(&mut self, target: InternalKey<'_>) -> Result<()> {
         self.go(|table| {
-            let Some(number) = table.blocks_starting_before(target, false)?.checked_sub(1) else {
+            let Some(number) = table.blocks_starting_before(target)?.checked_sub(1) else {
                 return Ok(None);
             };
             let block = table.block(number)?;
             let after = block.lower_bound(target).map_err(|found| table.in_block(number, found))?;
-            match after.checked_sub(1) {
-                Some(slot) => Ok(Some(Place { number, block, slot })),
-                None => end_before(table, number),
-            }
+            // The first key of the block is before `target`, so at least one is.
+            let slot = after.saturating_sub(1);
+            Ok(Some(Place { number, block, slot }))
         })
     }
 

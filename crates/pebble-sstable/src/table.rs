@@ -275,7 +275,7 @@ impl Table {
 
     /// The first record at or after `target`: its block's number, its block, its slot.
     pub(crate) fn lower_bound(&self, target: InternalKey<'_>) -> Result<Option<(u32, Block, u16)>> {
-        let number = self.blocks_starting_before(target, true)?.saturating_sub(1);
+        let number = self.blocks_starting_before(target)?.saturating_sub(1);
         let block = self.block(number)?;
         let slot = block.lower_bound(target).map_err(|found| self.in_block(number, found))?;
         if slot < block.count() {
@@ -289,8 +289,8 @@ impl Table {
         Ok(Some((next, self.block(next)?, 0)))
     }
 
-    /// How many blocks have a first key before `target`, or, if `inclusive`, at it. They are the first ones.
-    pub(crate) fn blocks_starting_before(&self, target: InternalKey<'_>, inclusive: bool) -> Result<u32> {
+    /// How many blocks have a first key before `target`. They are the first ones.
+    pub(crate) fn blocks_starting_before(&self, target: InternalKey<'_>) -> Result<u32> {
         let heads = self.meta.seek_index();
         let head = self.meta.prefix.head(target.keyspace, target.user_key);
         let mut low = heads.partition_point(|found| found.get() < head);
@@ -300,8 +300,8 @@ impl Table {
             let middle = low + (high - low) / 2;
             let number = u32_of(middle);
             let block = self.block(number)?;
-            let first = block.record(0).map_err(|found| self.in_block(number, found))?.internal_key();
-            if first < target || inclusive && first == target {
+            let first = block.record(0).map_err(|found| self.in_block(number, found))?;
+            if first.internal_key() < target {
                 low = middle + 1;
             } else {
                 high = middle;

@@ -3,10 +3,14 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::cmp::Reverse;
+use std::mem::offset_of;
 
 use pebble_cursor::Cursor;
 use pebble_format::checksum::crc32c;
-use pebble_format::table::{BlockEntry, RegionId, TABLE_FOOTER_LEN, TableFooter};
+use pebble_format::table::{
+    BlockEntry, Codec, KeyBound, RegionId, TABLE_FOOTER_LEN, TableFooter, TableProperties, block_tail_len,
+};
 use pebble_sstable::{Compression, PointIndex};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -152,17 +156,92 @@ fn repaired_random_damage_does_no_harm() {
 
 #[test]
 fn a_block_may_not_claim_to_expand_beyond_its_bound() {
-    let (mut bytes, _) = write(&fixture(), &small(PointIndex::Location, Compression::Lz4));
+    let (mut bytes, info) = write(&fixture(), &small(PointIndex::Location, Compression::Lz4));
     let at = bytes.len() - TABLE_FOOTER_LEN;
     let footer = TableFooter::read_from_bytes(&bytes[at..]).unwrap();
-    let directory = footer.region(RegionId::Directory).offset.get() as usize;
-    let compressed =
-        open(&bytes, Source::Bytes).unwrap().blocks().find(|block| block.codec as u8 == 1).unwrap();
-    let entry_at = directory + compressed.number as usize * size_of::<BlockEntry>();
-    bytes[entry_at + 12..entry_at + 16].copy_from_slice(&(1_u32 << 30).to_le_bytes());
+    let start = |id: RegionId| footer.region(id).offset.get() as usize;
+    let blocks: Vec<_> = open(&bytes, Source::Bytes).unwrap().blocks().collect();
+    // A block of one record: a longer one is bounded by its offsets already.
+    let one = blocks.iter().find(|block| block.codec == Codec::Lz4 && block.count == 1).unwrap();
+    let claimed = 1_u32 << 29;
+    let entry_at = start(RegionId::Directory) + one.number as usize * size_of::<BlockEntry>();
+    let raw_len_at = entry_at + offset_of!(BlockEntry, raw_len);
+    bytes[raw_len_at..raw_len_at + 4].copy_from_slice(&claimed.to_le_bytes());
+    let sum = info.raw_len - one.raw_len + u64::from(claimed);
+    let sum_at = start(RegionId::Properties) + offset_of!(TableProperties, raw_len);
+    bytes[sum_at..sum_at + 8].copy_from_slice(&sum.to_le_bytes());
     repair(&mut bytes);
-    assert!(open(&bytes, Source::Bytes).unwrap_err().is_corruption());
+    let error = open(&bytes, Source::Bytes).unwrap_err().to_string();
+    assert!(error.contains("expansion of a block"), "{error}");
     bounded(&bytes, Source::Bytes);
+}
+
+#[test]
+fn a_block_that_is_not_what_a_writer_makes_is_refused_though_its_checksum_is_right() {
+    let versions = (1..=4).map(|seqno| ((1, b"key".to_vec(), Reverse(seqno)), Some(vec![7; 9]))).collect();
+    let (good, info) = write(&versions, &small(PointIndex::Location, Compression::None));
+    assert_eq!((info.blocks, info.count), (1, 4));
+    let end = info.data_len as usize;
+    let (heads, offsets) = (end - block_tail_len(4), end - block_tail_len(4) + 16);
+    let second = usize::from(u16::from_le_bytes([good[offsets + 2], good[offsets + 3]])) * 4;
+    type Forge = Box<dyn Fn(&mut [u8])>;
+    let forgeries: [(&str, Forge); 6] = [
+        ("head of a record", Box::new(move |bytes| bytes[heads + 5] ^= 1)),
+        ("record offset in a block", Box::new(move |bytes| bytes[offsets + 2] ^= 1)),
+        ("prefix of a block", Box::new(move |bytes| bytes[end - 2] ^= 1)),
+        ("record count of a block", Box::new(move |bytes| bytes[end - 4] ^= 1)),
+        ("record kind", Box::new(move |bytes| bytes[second] = 9)),
+        // The second version gets a seqno above the first one's.
+        ("order of the records", Box::new(move |bytes| bytes[second + 7] = 0xff)),
+    ];
+    for (what, forge) in forgeries {
+        let mut bytes = good.clone();
+        forge(&mut bytes);
+        repair(&mut bytes);
+        for source in [Source::Bytes, Source::File] {
+            let mut cursor = open(&bytes, source).unwrap().cursor();
+            let mut moved = cursor.first();
+            while moved.is_ok() {
+                assert!(cursor.record().is_some(), "{what} went unnoticed");
+                moved = cursor.next();
+            }
+            let error = moved.unwrap_err().to_string();
+            assert!(error.contains(what), "{error}, not {what}");
+        }
+    }
+}
+
+#[test]
+fn verify_finds_what_an_open_cannot_know() {
+    let (good, _) = write(&fixture(), &small(PointIndex::Location, Compression::None));
+    let at = good.len() - TABLE_FOOTER_LEN;
+    let footer = TableFooter::read_from_bytes(&good[at..]).unwrap();
+    let start = |id: RegionId| footer.region(id).offset.get() as usize;
+    let buckets = start(RegionId::PointIndex)..start(RegionId::Directory);
+    let used = buckets.clone().step_by(4).find(|slot| good[*slot..*slot + 4] != [0; 4]).unwrap();
+    let free = buckets.step_by(4).find(|slot| good[*slot..*slot + 4] == [0; 4]).unwrap();
+    let forgeries = [
+        ("point index misses a key", used),
+        ("slots of the point index", free),
+        ("key bytes", start(RegionId::Properties) + offset_of!(TableProperties, key_bytes)),
+        ("value bytes", start(RegionId::Properties) + offset_of!(TableProperties, value_bytes)),
+        ("smallest sequence number", at + offset_of!(TableFooter, seqno_min)),
+        ("largest sequence number", at + offset_of!(TableFooter, seqno_max)),
+        ("tombstones", at + offset_of!(TableFooter, tombstones)),
+        ("keys", at + offset_of!(TableFooter, keys)),
+        ("first key", start(RegionId::KeyBounds) + 1),
+        ("last key", start(RegionId::KeyBounds) + size_of::<KeyBound>() + 1),
+    ];
+    for (what, place) in forgeries {
+        let mut bytes = good.clone();
+        bytes[place] ^= 1;
+        repair(&mut bytes);
+        for source in [Source::Bytes, Source::File] {
+            let table = open(&bytes, source).unwrap();
+            let error = table.verify().unwrap_err().to_string();
+            assert!(error.contains(what), "{error}, not {what}");
+        }
+    }
 }
 
 #[test]
