@@ -23,8 +23,9 @@
 //! Threading: a [`LogWriter`] has one owner (`&mut self`); a [`LogSync`] is shared by any number of threads;
 //! regions are read by any number of threads while the writer goes on. No thread is started here.
 //!
-//! The caller holds the directory's exclusive lock from [`recover`] until the last region of the log is dropped:
-//! two writers over the same segments would write each other's memory.
+//! The caller holds the directory's exclusive lock from [`recover`] until the writer is dropped: two writers over the
+//! same segments would write each other's memory. Regions may be read for longer, also while a later writer goes on
+//! with the same files: it only appends behind what they show, and recycles no segment that it did not make.
 //!
 //! ```
 //! # fn main() -> pebble_format::Result<()> {

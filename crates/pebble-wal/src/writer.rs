@@ -52,6 +52,9 @@ pub struct LogWriter {
     closed: bool,
     older: VecDeque<Segment>,
     spares: Spares,
+    /// Segments up to this number were replayed, not made here. They are never recycled: what an earlier writer of this
+    /// process handed out may still be read through a mapping of the same file.
+    inherited: u32,
     next_number: u32,
     next_len: usize,
     sync: Arc<LogSync>,
@@ -83,6 +86,7 @@ impl LogWriter {
             closed: false,
             older: VecDeque::new(),
             spares: Spares::default(),
+            inherited: 0,
             next_number: successor(first)?,
             next_len: grown(len, &options),
             sync: Arc::new(sync),
@@ -133,6 +137,7 @@ impl LogWriter {
             next_len: grown(current.capacity(), &options),
             older: segments,
             spares: Spares::with_debris(debris),
+            inherited: current.number(),
             sync: Arc::new(sync),
             fs,
             dir: dir.to_path_buf(),
@@ -284,7 +289,8 @@ impl LogWriter {
 
     fn is_worth_keeping(&self, segment: &Segment) -> bool {
         let lengths = self.next_len..=usize_of(self.options.segment_len_max);
-        self.spares.len() < self.options.spare_max
+        segment.number() > self.inherited
+            && self.spares.len() < self.options.spare_max
             && segment.io() == self.io
             && lengths.contains(&segment.capacity())
     }

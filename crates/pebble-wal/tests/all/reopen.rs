@@ -202,6 +202,25 @@ fn recycled_segments_never_replay_an_earlier_life() {
 }
 
 #[test]
+fn a_segment_of_an_earlier_writer_is_not_recycled() {
+    let (_, fs) = sim(21);
+    let mut log = create(&fs, LogIo::Map);
+    append(&mut log, 0);
+    let held = Arc::clone(log.region());
+    let before = held.bytes().to_vec();
+    let floor = log.seal().unwrap();
+    drop(log);
+    let mut log = resume(&fs, LogIo::Map, 1, floor);
+    for round in 1..4 {
+        log.rotate().unwrap();
+        append(&mut log, round);
+        log.retire(log.segment());
+    }
+    assert!(held.bytes().starts_with(&before), "memory that is read was written again");
+    assert!(files(&*fs).iter().all(|(name, _)| name != "000001.log"));
+}
+
+#[test]
 fn a_segment_that_is_read_is_not_recycled() {
     let (_, fs) = sim(8);
     let options =
