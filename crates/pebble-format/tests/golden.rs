@@ -15,6 +15,11 @@ macro_rules! layout {
     };
 }
 
+/// Bytes as digits.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 mod table {
     use super::*;
     use pebble_format::table::{
@@ -133,6 +138,83 @@ slot ff800006 800001 location 1405
         writeln!(to, "tail {}", [1, 2, 3].map(|count| block_tail_len(count).to_string()).join(" ")).unwrap();
         let (full, one) = (slot(u64::MAX, 5).unwrap(), slot(1, 0).unwrap());
         writeln!(to, "slot {full:x} {one:x} location {:x}", slot_location(5, 5).unwrap()).unwrap();
+        assert_eq!(to, GOLDEN);
+    }
+}
+
+mod record {
+    use super::*;
+    use pebble_format::limits::{BATCH_LEN_MAX, KEY_LEN_MAX, RECORD_ALIGN, VALUE_LEN_MAX};
+    use pebble_format::record::{RecordHeader, encode};
+    use pebble_format::{KeyspaceId, Kind, Seqno, Trailer};
+
+    const GOLDEN: &str = "\
+RecordHeader 16
+  trailer 0
+  key_len 8
+  keyspace 10
+  value_len 12
+kinds [(1, Put), (2, Delete)]
+align 4 limits 65535 1073741824 2147483648
+010403020100000003000500020000006b65797661000000
+";
+
+    #[test]
+    fn the_record_is_as_it_was() {
+        let mut to = String::new();
+        layout!(to, RecordHeader { trailer, key_len, keyspace, value_len });
+        let kinds: Vec<_> = (0..=u8::MAX).filter_map(|byte| Some((byte, Kind::from_u8(byte)?))).collect();
+        writeln!(to, "kinds {kinds:?}").unwrap();
+        writeln!(to, "align {RECORD_ALIGN} limits {KEY_LEN_MAX} {VALUE_LEN_MAX} {BATCH_LEN_MAX}").unwrap();
+        let mut bytes = [0xaa; 24];
+        let trailer = Trailer::new(Seqno(0x0102_0304), Kind::Put);
+        encode(&mut bytes, KeyspaceId(5), b"key", trailer, b"va").unwrap();
+        writeln!(to, "{}", hex(&bytes)).unwrap();
+        assert_eq!(to, GOLDEN);
+    }
+}
+
+mod log {
+    use super::*;
+    use pebble_format::log::{
+        FrameHeader, LOG_VERSION, LogPosition, SEGMENT_MAGIC, SegmentHeader, segment_epoch,
+    };
+
+    const GOLDEN: &str = "\
+SegmentHeader 64
+  magic 0
+  version 8
+  epoch 12
+  uuid 16
+  previous_end 32
+  number 40
+  reserved 44
+  crc 60
+FrameHeader 24
+  crc 0
+  len 4
+  count 8
+  epoch 12
+  promise 16
+magic 7065626c006c6f67 version 1
+epoch 2cd3a4e8 frame bf7c5157
+";
+
+    #[test]
+    fn the_log_is_as_it_was() {
+        let mut to = String::new();
+        layout!(to, SegmentHeader { magic, version, epoch, uuid, previous_end, number, reserved, crc });
+        layout!(to, FrameHeader { crc, len, count, epoch, promise });
+        writeln!(to, "magic {} version {LOG_VERSION}", hex(&SEGMENT_MAGIC)).unwrap();
+        let epoch = segment_epoch(&[7; 16], 3);
+        let header = FrameHeader {
+            crc: 0.into(),
+            len: 4.into(),
+            count: 1.into(),
+            epoch: epoch.into(),
+            promise: LogPosition::new(2, 64).0.into(),
+        };
+        writeln!(to, "epoch {epoch:x} frame {:x}", header.checksum(64, b"data")).unwrap();
         assert_eq!(to, GOLDEN);
     }
 }
