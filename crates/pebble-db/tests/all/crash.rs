@@ -1,0 +1,550 @@
+//! Power cuts and kills at every state-changing event of a set of scripts, on the simulated disk.
+//!
+//! ```text
+//!     script ── event 0 ── event 1 ── event 2 ── ... ── end
+//!                  │          │
+//!                  ├─ kill    ├─ kill                       each image: open, compare with the history,
+//!                  ├─ nothing ├─ nothing                    write, reopen, compare; one in ten is crashed
+//!                  ├─ all     ├─ all                        again at every event of its own recovery
+//!                  └─ ...     └─ ...
+//! ```
+//!
+//! Commit `n` sets the counter to `n` and derives its other writes from `n`, so a recovered database says itself
+//! which commits it holds, and the history says what they make.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pebble_db::{Db, LogIo, Snapshot, WriteBatch, WriteOptions};
+use pebble_vfs::SimFs;
+use pebble_vfs::sim::CrashImage;
+
+use crate::support::{
+    Config, LOG_MODES, State, assert_none, attempt, bytes, check_reads, keyspace, kind, message, mix,
+};
+
+const COUNTER: &[u8] = b"!counter";
+/// Keys of the commits; few enough that later commits overwrite and delete earlier ones.
+const KEYS: u64 = 12;
+
+/// What has been done so far, and what a crash now may not lose.
+struct History {
+    /// `states[k]` is what commits 1..k make.
+    states: Vec<State>,
+    /// Commits that returned ok.
+    acknowledged: usize,
+    /// Commits that a power cut may not lose.
+    durable: usize,
+    /// Keyspaces whose creation returned ok, and those that were asked for.
+    keyspaces: Vec<String>,
+    asked: Vec<String>,
+    /// Attempts at any commit: the content differs between two attempts at the same number.
+    attempts: u64,
+}
+
+/// The figures of one script.
+#[derive(Default)]
+struct Tally {
+    events: u64,
+    images: u64,
+    recoveries: u64,
+    /// What did not hold, and in which image. A script goes on after it: the others are of interest too.
+    failures: Vec<String>,
+}
+
+type Shared = Arc<Mutex<(History, Tally)>>;
+
+fn lock(shared: &Shared) -> MutexGuard<'_, (History, Tally)> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One of the writes of a commit: keyspace, key, and value unless it is a delete.
+type Write = (&'static str, Vec<u8>, Option<Vec<u8>>);
+
+/// A database that is written by script.
+struct Scripted {
+    fs: SimFs,
+    config: Config,
+    db: Option<Db>,
+    shared: Shared,
+}
+
+impl Scripted {
+    fn new(config: Config) -> Self {
+        let history = History {
+            states: vec![State::new()],
+            acknowledged: 0,
+            durable: 0,
+            keyspaces: vec!["default".into()],
+            asked: vec!["default".into()],
+            attempts: 0,
+        };
+        let shared = Arc::new(Mutex::new((history, Tally::default())));
+        Self { fs: SimFs::new(7), config, db: None, shared }
+    }
+
+    fn db(&self) -> &Db {
+        self.db.as_ref().unwrap()
+    }
+
+    fn open(&mut self) {
+        self.db = Some(self.config.sim(self.fs.clone()).open().unwrap());
+    }
+
+    fn keyspace(&self, name: &str) {
+        lock(&self.shared).0.asked.push(name.into());
+        keyspace(self.db(), name).unwrap();
+        lock(&self.shared).0.keyspaces.push(name.into());
+    }
+
+    /// The next commit: its counter, and `writes` made from its number. Says whether it was acknowledged.
+    fn try_commit(&self, sync: bool, writes: impl FnOnce(u64) -> Vec<Write>) -> pebble_db::Result<()> {
+        let (number, writes) = {
+            let (history, _) = &mut *lock(&self.shared);
+            let number = history.states.len() as u64;
+            history.attempts += 1;
+            let mut all = writes(history.attempts);
+            all.push(("default", COUNTER.to_vec(), Some(number.to_be_bytes().to_vec())));
+            let mut state = history.states.last().unwrap().clone();
+            for (name, key, value) in &all {
+                let map = state.entry((*name).into()).or_default();
+                match value {
+                    Some(value) => _ = map.insert(key.clone(), value.clone()),
+                    None => _ = map.remove(key),
+                }
+            }
+            state.retain(|_, map| !map.is_empty());
+            history.states.push(state);
+            (history.states.len() - 1, all)
+        };
+        let mut batch = WriteBatch::new();
+        for (name, key, value) in &writes {
+            let space = keyspace(self.db(), name).unwrap();
+            match value {
+                Some(value) => batch.put(&space, key, value),
+                None => batch.delete(&space, key),
+            };
+        }
+        let options = if sync { WriteOptions::sync() } else { WriteOptions::buffered() };
+        let outcome = self.db().write_with(batch, &options);
+        let (history, tally) = &mut *lock(&self.shared);
+        match &outcome {
+            Ok(()) => {
+                history.acknowledged = number;
+                if sync {
+                    history.durable = number;
+                }
+            }
+            Err(_) => _ = history.states.pop(),
+        }
+        if self.config.log_io == LogIo::Map {
+            // A commit to mapped memory is no event of the disk; the moment after it is one of its own.
+            look(&self.fs, self.fs.events(), "after a commit", &self.config, history, tally);
+        }
+        outcome
+    }
+
+    fn commit(&self, sync: bool, writes: impl FnOnce(u64) -> Vec<Write>) {
+        self.try_commit(sync, writes).unwrap();
+    }
+
+    /// Everything acknowledged is durable from now on.
+    fn all_durable(&self) {
+        let (history, _) = &mut *lock(&self.shared);
+        history.durable = history.acknowledged;
+    }
+
+    fn persist(&self) {
+        self.db().persist().unwrap();
+        self.all_durable();
+    }
+
+    fn flush(&self) {
+        self.db().flush().unwrap();
+    }
+
+    fn compact(&self) {
+        self.db().compact_range(..).unwrap();
+    }
+
+    fn close(&mut self) {
+        let db = self.db.take().unwrap();
+        db.close().unwrap();
+        self.all_durable();
+    }
+
+    /// As if closed, says the contract.
+    fn drop_db(&mut self) {
+        self.db = None;
+        self.all_durable();
+    }
+
+    fn check(&self) {
+        let expected = lock(&self.shared).0.states.last().unwrap().clone();
+        check_reads(self.db(), &expected, &[]).unwrap();
+    }
+}
+
+fn key(n: u64) -> Vec<u8> {
+    format!("key-{:02}", mix(n) % KEYS).into_bytes()
+}
+
+fn put(name: &'static str, n: u64, len: usize) -> Write {
+    (name, key(n), Some([&n.to_be_bytes()[..], &bytes(n, len)].concat()))
+}
+
+fn delete(name: &'static str, n: u64) -> Write {
+    (name, key(n), None)
+}
+
+/// A batch over three keyspaces: puts, a delete, and an equal value under one key in each.
+fn everywhere(n: u64) -> Vec<Write> {
+    let mut writes = vec![put("a", n, 30), put("b", n + 1, 500), delete("a", n + 2)];
+    for name in ["default", "a", "b"] {
+        writes.push((name, b"equal".to_vec(), Some(n.to_be_bytes().to_vec())));
+    }
+    writes
+}
+
+type Script = fn(&mut Scripted);
+
+const SCRIPTS: [(&str, Script); 14] = [
+    ("create", |run| run.open()),
+    ("puts, buffered", |run| {
+        run.open();
+        for _ in 0..10 {
+            run.commit(false, |n| vec![put("default", n, 100)]);
+        }
+        run.check();
+    }),
+    ("puts, sync and persist between", |run| {
+        run.open();
+        for round in 0..12 {
+            run.commit(round % 3 == 1, |n| vec![put("default", n, 60), delete("default", n + 1)]);
+            if round == 6 {
+                run.persist();
+            }
+        }
+    }),
+    ("keyspaces and batches", |run| {
+        run.open();
+        run.keyspace("a");
+        run.commit(false, |n| vec![put("a", n, 40)]);
+        run.keyspace("b");
+        for round in 0..6 {
+            run.commit(round % 3 == 2, everywhere);
+        }
+        run.check();
+    }),
+    ("rotation and flush", |run| {
+        run.open();
+        for round in 0..12 {
+            run.commit(round % 4 == 3, |n| vec![put("default", n, 2500)]);
+        }
+        run.flush();
+        run.commit(true, |n| vec![put("default", n, 10)]);
+        run.commit(false, |n| vec![put("default", n, 10)]);
+        run.check();
+    }),
+    ("mixed durability across a rotation", |run| {
+        run.open();
+        run.commit(true, |n| vec![put("default", n, 1000)]);
+        for round in 0..9 {
+            run.commit(round == 5 || round == 8, |n| vec![put("default", n, 1900)]);
+        }
+        run.commit(false, |n| vec![put("default", n, 20_000)]);
+        run.commit(false, |n| vec![put("default", n, 10)]);
+        run.persist();
+        run.commit(false, |n| vec![put("default", n, 10)]);
+    }),
+    ("several flushes", |run| {
+        run.open();
+        run.keyspace("a");
+        run.keyspace("b");
+        for round in 0..4 {
+            run.commit(false, everywhere);
+            run.commit(round == 2, |n| vec![delete("b", n), put("default", n, 80)]);
+            run.flush();
+        }
+        run.check();
+    }),
+    ("a memtable that fills up", |run| {
+        run.open();
+        for round in 0..9 {
+            run.commit(round == 4, |n| vec![put("default", n, 40_000)]);
+        }
+        run.check();
+    }),
+    ("snapshot, delete, compact", |run| {
+        run.open();
+        for _ in 0..8 {
+            run.commit(false, |n| vec![put("default", n, 100)]);
+        }
+        run.flush();
+        let before = lock(&run.shared).0.states.last().unwrap().clone();
+        let snapshot = run.db().snapshot();
+        for n in 0..KEYS {
+            run.commit(false, |_| vec![delete("default", n)]);
+        }
+        run.flush();
+        run.compact();
+        assert_eq!(held(run.db(), &snapshot), before["default"]);
+        drop(snapshot);
+        run.commit(true, |n| vec![put("default", n, 10)]);
+        run.compact();
+        run.check();
+    }),
+    ("reopen three times", |run| {
+        for round in 0..4 {
+            run.open();
+            run.check();
+            run.commit(false, |n| vec![put("default", n, 300)]);
+            run.commit(round == 1, |n| vec![put("default", n, 30), delete("default", n + 1)]);
+            match round {
+                0 => run.close(),
+                1 => {
+                    run.flush();
+                    run.drop_db();
+                }
+                _ => run.close(),
+            }
+        }
+    }),
+    ("clean close, then a crash", |run| {
+        run.open();
+        for _ in 0..5 {
+            run.commit(false, |n| vec![put("default", n, 700)]);
+        }
+        run.close();
+    }),
+    ("dropped, then a crash", |run| {
+        run.open();
+        for _ in 0..5 {
+            run.commit(false, |n| vec![put("default", n, 700)]);
+        }
+        run.drop_db();
+    }),
+    ("killed, and on over what is left", |run| {
+        run.open();
+        for round in 0..6 {
+            run.commit(round == 2, |n| vec![put("default", n, 900)]);
+        }
+        let left = run.fs.kill();
+        // The process is gone: what its handle still does happens to a disk that nobody looks at any more.
+        run.watch_instead(left);
+        run.open();
+        run.check();
+        for round in 0..4 {
+            run.commit(round == 1, |n| vec![put("default", n, 900)]);
+        }
+        run.flush();
+        run.close();
+    }),
+    ("disk full, then space again", |run| {
+        run.open();
+        run.commit(true, |n| vec![put("default", n, 100)]);
+        let used: usize = crate::support::dump(&run.fs).values().map(Vec::len).sum();
+        run.fs.set_capacity(Some(used as u64 + 9000));
+        let mut refused = 0;
+        for _ in 0..12 {
+            if let Err(error) = run.try_commit(false, |n| vec![put("default", n, 1800)]) {
+                assert_eq!(kind(&error), "NoSpace", "{error}");
+                refused += 1;
+                run.check();
+            }
+        }
+        assert!(refused > 0, "the disk was never full");
+        run.fs.set_capacity(None);
+        for round in 0..4 {
+            run.commit(round == 2, |n| vec![put("default", n, 1800)]);
+        }
+        run.check();
+        run.flush();
+        run.close();
+    }),
+];
+
+/// The default keyspace as a snapshot sees it.
+fn held(db: &Db, snapshot: &Snapshot) -> crate::support::Map {
+    let entries = snapshot.iter(&db.default_keyspace()).unwrap();
+    entries.map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap()).collect()
+}
+
+/// The images of one moment: the process dies, or the power fails in one of several ways.
+fn images(fs: &SimFs, event: u64) -> Vec<(String, bool, SimFs)> {
+    let cuts = [
+        CrashImage::NothingUnsynced,
+        CrashImage::EverythingUnsynced,
+        CrashImage::NamesOnly,
+        CrashImage::DataOnly,
+        CrashImage::ZeroedTail,
+        CrashImage::TornTail(event),
+        CrashImage::Random(event),
+        CrashImage::Random(event + (1 << 32)),
+    ];
+    let mut images = vec![("kill".to_owned(), true, fs.kill())];
+    images.extend(cuts.map(|cut| (format!("{cut:?}"), false, fs.crash_with(cut))));
+    images
+}
+
+/// Opens an image and holds it against the history: the commits it has are at least `floor`, at most all, and
+/// make exactly what they should. Gives the number of commits back.
+fn check_image(db: &Db, history: &History, floor: usize) -> usize {
+    let counter = db.get(COUNTER).unwrap();
+    let found = counter.map_or(0, |value| u64::from_be_bytes((*value).try_into().unwrap()));
+    let found = usize::try_from(found).unwrap();
+    let last = history.states.len() - 1;
+    assert!((floor..=last).contains(&found), "recovered {found} commits of {floor}..={last}");
+    let mut absent = vec![b"absent".to_vec()];
+    absent.extend((0..KEYS).map(key));
+    let absent: Vec<&[u8]> = absent.iter().map(Vec::as_slice).collect();
+    check_reads(db, &history.states[found], &absent).unwrap();
+    let names = db.keyspaces();
+    assert!(names.iter().all(|name| history.asked.contains(name)), "keyspaces {names:?}");
+    if found > 0 || floor > 0 {
+        assert!(history.keyspaces.iter().all(|name| names.contains(name)), "keyspaces {names:?}");
+    }
+    found
+}
+
+/// How a recovered database ends again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    Close,
+    Kill,
+    PowerCut,
+}
+
+const AFTERWARDS: [Then; 3] = [Then::Close, Then::Kill, Then::PowerCut];
+
+/// All that an image must stand: it opens, holds a prefix, takes a synced write, and has all of that the next time.
+fn visit(image: &SimFs, history: &History, floor: usize, config: &Config, then: Then) {
+    image.set_capacity(None);
+    let db = config.sim(image.clone()).open().unwrap();
+    let found = check_image(&db, history, floor);
+    let mut state = history.states[found].clone();
+    db.put_with(b"after", b"1", &WriteOptions::sync()).unwrap();
+    state.entry("default".into()).or_default().insert(b"after".to_vec(), b"1".to_vec());
+    let again = match then {
+        Then::Close => {
+            db.close().unwrap();
+            image.clone()
+        }
+        Then::Kill => image.kill(),
+        Then::PowerCut => image.crash_with(CrashImage::NothingUnsynced),
+    };
+    drop(db);
+    let db = config.sim(again).open().unwrap_or_else(|error| panic!("reopened after {then:?}: {error}"));
+    let reads = catch_unwind(AssertUnwindSafe(|| check_reads(&db, &state, &[b"absent"]).unwrap()));
+    reads.unwrap_or_else(|panic| panic!("reopened after {then:?}: {}", message(&*panic)));
+    assert_eq!(db.recovery().clean, then == Then::Close);
+}
+
+/// Crashes the recovery of an image at every event of its own, and recovers from that. Gives the number of images.
+fn crash_recovery(image: &SimFs, history: &History, floor: usize, config: &Config, seed: u64) -> u64 {
+    image.set_capacity(None);
+    let taken: Arc<Mutex<Vec<(String, bool, SimFs)>>> = Arc::default();
+    let sink = Arc::clone(&taken);
+    let take = move |fs: &SimFs, event: u64| {
+        let mut all = images(fs, seed + event);
+        let drawn = all.swap_remove(1 + usize::try_from(mix(seed + event) % 8).unwrap());
+        sink.lock().unwrap().extend([all.swap_remove(0), drawn]);
+    };
+    image.on_event(take);
+    drop(config.sim(image.clone()).open().unwrap());
+    image.clear_on_event();
+    let taken = std::mem::take(&mut *taken.lock().unwrap());
+    let count = taken.len() as u64;
+    for (what, kill, image) in taken {
+        // Recovery from a kill may itself lose power, and what was only buffered with it.
+        let floor = if kill { floor } else { floor.min(history.durable) };
+        let db = config.sim(image).open().unwrap_or_else(|error| panic!("{what} in recovery: {error}"));
+        check_image(&db, history, floor);
+    }
+    count
+}
+
+impl Scripted {
+    /// Takes images at every event of the disk.
+    fn watch(&self, script: &'static str) {
+        let shared = Arc::clone(&self.shared);
+        let config = self.config.clone();
+        self.fs.on_event(move |fs, event| {
+            if std::thread::panicking() {
+                return;
+            }
+            let (history, tally) = &mut *lock(&shared);
+            tally.events += 1;
+            look(fs, event, script, &config, history, tally);
+        });
+    }
+
+    /// Goes on with another disk: its events are added to those seen so far.
+    fn watch_instead(&mut self, fs: SimFs) {
+        assert_eq!(lock(&self.shared).1.events, self.fs.events());
+        self.fs.clear_on_event();
+        self.db = None;
+        self.fs = fs;
+        lock(&self.shared).1.events = 0;
+        self.watch("killed, and on");
+    }
+}
+
+/// Takes the images of this moment and visits each.
+fn look(fs: &SimFs, event: u64, script: &str, config: &Config, history: &History, tally: &mut Tally) {
+    for (what, kill, image) in images(fs, event) {
+        let floor = if kill { history.acknowledged } else { history.durable };
+        tally.images += 1;
+        let recover_again = mix(tally.images).is_multiple_of(10);
+        let way = usize::try_from((event + tally.images) % 3).unwrap();
+        let recoveries = &mut tally.recoveries;
+        let name = || format!("{script:?}, {:?}, event {event}, image {what}, floor {floor}", config.log_io);
+        attempt(&mut tally.failures, name, || {
+            if recover_again {
+                *recoveries += crash_recovery(&image.kill(), history, floor, config, event);
+            }
+            // What only a kill leaves, the kernel's unsynced pages, is looked at in all ways.
+            let ways = if kill { &AFTERWARDS[..] } else { &AFTERWARDS[way..=way] };
+            for then in ways {
+                visit(&image.kill(), history, floor, config, *then);
+            }
+        });
+    }
+}
+
+fn run_all(log_io: LogIo) {
+    let mut total = Tally::default();
+    for (name, script) in SCRIPTS {
+        let mut run = Scripted::new(Config::tiny(log_io));
+        run.watch(name);
+        script(&mut run);
+        run.fs.clear_on_event();
+        // The moment after the last event, and what dropping the handle leaves.
+        let shared = Arc::clone(&run.shared);
+        let (history, tally) = &mut *lock(&shared);
+        assert_eq!(tally.events, run.fs.events(), "{name}: an event was missed");
+        look(&run.fs, run.fs.events(), name, &run.config, history, tally);
+        total.events += tally.events;
+        total.images += tally.images;
+        total.recoveries += tally.recoveries;
+        total.failures.append(&mut tally.failures);
+    }
+    println!(
+        "crash, {log_io:?}: {} scripts, {} events, {} images, {} images of recoveries",
+        SCRIPTS.len(),
+        total.events,
+        total.images,
+        total.recoveries
+    );
+    assert_none(&total.failures);
+}
+
+#[test]
+fn every_event_with_a_mapped_log() {
+    run_all(LOG_MODES[0]);
+}
+
+#[test]
+fn every_event_with_a_written_log() {
+    run_all(LOG_MODES[1]);
+}

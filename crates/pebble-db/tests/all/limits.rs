@@ -1,0 +1,349 @@
+//! What a caller may ask for and what not: limits, names, second opens, creation, closing.
+
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pebble_db::{
+    Components, Db, Error, Executor, Iter, Keyspace, LogIo, Snapshot, Value, WriteBatch, WriteOptions, limits,
+};
+use pebble_vfs::fault::{Fault, FaultKind, Op};
+use pebble_vfs::{Clock, FaultFs, Fs, ManualClock, SimFs};
+
+use crate::support::{Config, LOG_MODES, dir, dump, kind, scan};
+
+const OTHER: &str = "PEBBLE_TEST_OPEN";
+
+fn tiny() -> Db {
+    Config::tiny(LogIo::Map).sim(SimFs::new(1)).open().unwrap()
+}
+
+fn refused<T: std::fmt::Debug>(outcome: pebble_db::Result<T>) {
+    let error = outcome.unwrap_err();
+    assert_eq!(kind(&error), "InvalidArgument", "{error}");
+}
+
+#[test]
+fn handles_may_go_anywhere() {
+    fn shared<T: Clone + Send + Sync + 'static>() {}
+    fn sent<T: Send + 'static>() {}
+    shared::<Db>();
+    shared::<Keyspace>();
+    shared::<Snapshot>();
+    shared::<Value>();
+    shared::<Error>();
+    sent::<Iter>();
+}
+
+#[test]
+fn keys_and_values_have_limits_that_change_nothing() {
+    let db = tiny();
+    let space = db.default_keyspace();
+    let (longest, longer) = (vec![7; limits::KEY_LEN_MAX], vec![7; limits::KEY_LEN_MAX + 1]);
+    assert_eq!(longest.len(), 65_535);
+    db.put(&longest, "fits").unwrap();
+    assert_eq!(db.get(&longest).unwrap().unwrap(), "fits");
+    let before = scan(&db).unwrap();
+    refused(db.put(&longer, ""));
+    refused(db.delete(&longer));
+    // Zeros that nobody touches are not in memory.
+    let huge = vec![0; limits::VALUE_LEN_MAX + 1];
+    refused(db.put("huge", &huge));
+    refused(db.put_with("huge", &huge, &WriteOptions::sync()));
+    let mut batch = WriteBatch::new();
+    batch.put(&space, "first", "1").put(&space, &longer, "").put(&space, "third", "3");
+    refused(db.write(batch));
+    let mut batch = WriteBatch::new();
+    batch.put(&space, "first", "1").put(&space, "huge", &huge);
+    refused(db.write(batch));
+    let mut batch = WriteBatch::new();
+    batch.put(&space, "first", "1").delete(&space, &longer);
+    refused(db.write(batch));
+    assert_eq!(scan(&db).unwrap(), before);
+    assert!(db.stopped().is_none());
+    // What cannot be there is not found, or not allowed to be asked for.
+    match db.get(&longer) {
+        Ok(found) => assert_eq!(found, None),
+        Err(error) => assert_eq!(kind(&error), "InvalidArgument"),
+    }
+    db.put("", "").unwrap();
+    assert_eq!(db.get("").unwrap().as_deref(), Some(&b""[..]));
+    assert_eq!(db.iter().unwrap().next().unwrap().unwrap().0, "");
+}
+
+#[test]
+fn batches_may_be_empty_reused_and_must_be_of_one_database() {
+    let (db, other) = (tiny(), tiny());
+    let before = db.stats().visible_seqno;
+    db.write(WriteBatch::new()).unwrap();
+    db.write_with(WriteBatch::new(), &WriteOptions::sync()).unwrap();
+    assert_eq!(db.stats().visible_seqno, before, "an empty batch is no commit");
+    let mut batch = WriteBatch::new();
+    batch.put(&db.default_keyspace(), "k", "1").delete(&db.default_keyspace(), "k");
+    batch.put(&db.default_keyspace(), "k", "3");
+    db.write(batch.clone()).unwrap();
+    assert_eq!(db.get("k").unwrap().unwrap(), "3", "the later one wins");
+    refused(other.write(batch.clone()));
+    batch.put(&other.default_keyspace(), "k", "4");
+    refused(db.write(batch.clone()));
+    assert_eq!(db.get("k").unwrap().unwrap(), "3");
+    assert_eq!(other.get("k").unwrap(), None);
+    batch.clear();
+    assert!(batch.is_empty());
+    batch.put(&other.default_keyspace(), "k", "5");
+    other.write(batch).unwrap();
+    assert_eq!(other.get("k").unwrap().unwrap(), "5");
+}
+
+#[test]
+fn keyspaces_have_names() {
+    let fs = SimFs::new(1);
+    let config = Config::tiny(LogIo::Map);
+    let db = config.sim(fs.clone()).open().unwrap();
+    refused(db.keyspace(""));
+    refused(db.keyspace(&"n".repeat(256)));
+    let long = "n".repeat(255);
+    for name in ["a", "a/b", "..", "\0", " ", "\u{2713} \u{e9}", &long] {
+        db.keyspace(name).unwrap().put("name", name).unwrap();
+    }
+    db.keyspace("default").unwrap().put("name", "default").unwrap();
+    assert_eq!(db.get("name").unwrap().unwrap(), "default", "the default keyspace has that name");
+    let mut names = db.keyspaces();
+    assert!(names.is_sorted());
+    assert_eq!(names.len(), 8);
+    drop(db);
+    let db = config.sim(fs).open().unwrap();
+    assert_eq!(db.keyspaces(), names);
+    for name in names.drain(..) {
+        assert_eq!(db.keyspace(&name).unwrap().get("name").unwrap().unwrap(), *name);
+    }
+}
+
+#[test]
+fn options_that_make_no_sense_create_nothing() {
+    let fs = SimFs::new(1);
+    let config = Config::tiny(LogIo::Map);
+    for (at, wrong) in [
+        config.sim(fs.clone()).memory_budget(0),
+        config.sim(fs.clone()).block_len(0),
+        config.sim(fs.clone()).block_len(usize::MAX),
+        config.sim(fs.clone()).table_len(0),
+        config.sim(fs.clone()).runs_max(0),
+        config.sim(fs.clone()).segment_len(0, 0),
+        config.sim(fs.clone()).segment_len(8192, 4096),
+        config.sim(fs.clone()).point_index(pebble_db::PointIndex::Bloom { bits_per_key: 0 }),
+        config.sim(fs.clone()).point_index(pebble_db::PointIndex::Bloom { bits_per_key: 255 }),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let error = wrong.open().map(drop).expect_err(&format!("wrong option {at}"));
+        assert_eq!(kind(&error), "InvalidArgument", "wrong option {at}: {error}");
+        assert!(fs.metadata(dir()).unwrap().is_none(), "wrong option {at}: something was created");
+    }
+}
+
+#[test]
+fn without_leave_to_create_nothing_is_created() {
+    let fs = SimFs::new(1);
+    let config = Config::tiny(LogIo::Map);
+    let open = || config.sim(fs.clone()).create_if_missing(false).open();
+    assert_eq!(kind(&open().unwrap_err()), "NotADatabase");
+    assert!(fs.list(std::path::Path::new("/")).unwrap().is_empty());
+    fs.create_dir(dir()).unwrap();
+    assert_eq!(kind(&open().unwrap_err()), "NotADatabase");
+    assert!(dump(&fs).is_empty());
+    crate::support::write_file(&fs, "notes.txt", b"mine");
+    assert_eq!(kind(&open().unwrap_err()), "NotADatabase");
+    assert_eq!(dump(&fs).len(), 1);
+    drop(config.sim(fs.clone()).open().unwrap());
+    drop(open().unwrap());
+}
+
+#[test]
+fn a_first_open_on_a_full_disk_can_be_made_later() {
+    for log_io in LOG_MODES {
+        let config = Config::tiny(log_io);
+        let (mut refused, mut capacity) = (0, 0);
+        loop {
+            let fs = SimFs::new(1);
+            fs.set_capacity(Some(capacity));
+            let opened = config.sim(fs.clone()).open().map(|db| db.close());
+            fs.set_capacity(None);
+            if let Err(error) = &opened {
+                assert_eq!(kind(error), "NoSpace", "{capacity} bytes: {error}");
+                refused += 1;
+            }
+            for image in [fs.kill(), fs.crash(capacity)] {
+                let db = config.sim(image).open().unwrap_or_else(|error| panic!("{capacity} bytes: {error}"));
+                assert!(scan(&db).unwrap().is_empty());
+                db.put("k", "v").unwrap();
+            }
+            if opened.is_ok() {
+                break;
+            }
+            capacity += if capacity < 600 { 1 } else { 64 };
+        }
+        assert!(refused > 0);
+    }
+}
+
+#[test]
+fn a_first_open_that_fails_at_any_call_can_be_made_later() {
+    for log_io in LOG_MODES {
+        let config = Config::tiny(log_io);
+        for nth in 0.. {
+            let sim = SimFs::new(1);
+            let fs = FaultFs::over_sim(sim.clone());
+            fs.inject(Fault::once(Op::Any, nth, FaultKind::Io).sticky());
+            drop(config.sim(fs.clone()).open());
+            for image in [sim.kill(), sim.crash(nth)] {
+                let db = config.sim(image).open().unwrap_or_else(|error| panic!("call {nth}: {error}"));
+                assert!(scan(&db).unwrap().is_empty());
+                db.put("k", "v").unwrap();
+            }
+            if fs.fired() == 0 {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_second_open_in_the_process_is_locked_at_once() {
+    let fs = SimFs::new(1);
+    let clock = Arc::new(ManualClock::new());
+    let components =
+        || Components { fs: Arc::new(fs.clone()), clock: clock.clone(), executor: Executor::Inline };
+    let db = Db::builder(dir()).components(components()).open().unwrap();
+    db.put("k", "v").unwrap();
+    let (before, events, files) = (clock.now(), fs.events(), dump(&fs));
+    for create in [true, false] {
+        let second = Db::builder(dir()).components(components()).create_if_missing(create).open();
+        assert_eq!(kind(&second.unwrap_err()), "Locked");
+    }
+    assert!(clock.now() - before <= Duration::from_millis(100), "it waited");
+    assert_eq!(fs.events(), events, "it wrote");
+    assert!(dump(&fs) == files);
+    db.put("k", "w").unwrap();
+    db.close().unwrap();
+    let again = Db::builder(dir()).components(components()).open().unwrap();
+    assert_eq!(again.get("k").unwrap().unwrap(), "w", "a close lets go while a handle is held");
+    assert_eq!(kind(&db.get("k").unwrap_err()), "Closed");
+}
+
+#[test]
+fn a_second_open_in_another_process_is_locked() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("db");
+    let db = Db::open(&path).unwrap();
+    db.put("k", "v").unwrap();
+    assert_eq!(open_in_a_child(&path), "Locked");
+    db.put("k", "w").unwrap();
+    db.close().unwrap();
+    assert_eq!(open_in_a_child(&path), "w");
+    assert_eq!(Db::open(&path).unwrap().get("k").unwrap().unwrap(), "w");
+}
+
+fn open_in_a_child(path: &std::path::Path) -> String {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["limits::child_that_opens", "--exact", "--nocapture"])
+        .env(OTHER, path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut output).unwrap();
+    assert!(child.wait().unwrap().success());
+    let (_, answer) = output.split_once("answer <").unwrap();
+    answer.split_once('>').unwrap().0.to_owned()
+}
+
+/// The other process of the test above it; nothing by itself.
+#[test]
+fn child_that_opens() {
+    let Some(path) = std::env::var_os(OTHER) else { return };
+    let answer = match Db::open(path) {
+        Ok(db) => String::from_utf8(db.get("k").unwrap().unwrap().to_vec()).unwrap(),
+        Err(error) => kind(&error).to_owned(),
+    };
+    println!("answer <{answer}>");
+}
+
+#[test]
+fn after_close_calls_say_so_and_what_is_held_goes_on() {
+    for log_io in LOG_MODES {
+        let fs = SimFs::new(1);
+        let db = Config::tiny(log_io).sim(fs).open().unwrap();
+        let users = db.keyspace("users").unwrap();
+        for n in 0..30 {
+            users.put(format!("{n:02}"), format!("value {n}")).unwrap();
+            if n % 10 == 5 {
+                db.flush().unwrap();
+            }
+        }
+        let (iter, value, snapshot) =
+            (users.iter().unwrap(), users.get("07").unwrap().unwrap(), db.snapshot());
+        users.put("07", "another").unwrap();
+        db.compact_range(..).unwrap();
+        db.close().unwrap();
+        db.close().unwrap();
+        assert_eq!(value, "value 7");
+        let found: Vec<_> = iter.map(|entry| entry.unwrap().1.to_vec()).collect();
+        let wanted: Vec<_> = (0..30).map(|n| format!("value {n}").into_bytes()).collect();
+        assert_eq!(found, wanted);
+        let closed = |outcome: pebble_db::Result<()>| assert_eq!(kind(&outcome.unwrap_err()), "Closed");
+        closed(db.put("k", ""));
+        closed(users.delete("k"));
+        closed(db.get("k").map(drop));
+        closed(db.iter().map(drop));
+        closed(snapshot.get(&users, "07").map(drop));
+        closed(db.flush());
+        closed(db.persist());
+        closed(db.compact_range(..));
+        closed(db.keyspace("new").map(drop));
+        closed(db.verify().map(drop));
+        let mut batch = WriteBatch::new();
+        batch.put(&users, "k", "");
+        closed(db.write(batch));
+    }
+}
+
+#[test]
+fn a_clock_that_jumps_changes_nothing() {
+    let fs = SimFs::new(1);
+    let clock = Arc::new(ManualClock::new());
+    let components =
+        Components { fs: Arc::new(fs.clone()), clock: clock.clone(), executor: Executor::Inline };
+    let db = Db::builder(dir()).components(components.clone()).open().unwrap();
+    for n in 0..20 {
+        db.put(format!("{n:02}"), n.to_string()).unwrap();
+        clock.advance(Duration::from_secs(10 * 365 * 86_400));
+        if n % 6 == 5 {
+            db.flush().unwrap();
+        }
+    }
+    drop(db);
+    let db = Db::builder(dir()).components(components).open().unwrap();
+    assert_eq!(db.iter().unwrap().count(), 20);
+}
+
+#[cfg(unix)]
+#[test]
+fn files_belong_to_their_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("db");
+    let db = Db::open(&path).unwrap();
+    db.put("k", "v").unwrap();
+    db.flush().unwrap();
+    db.close().unwrap();
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o700);
+    for entry in std::fs::read_dir(&path).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+}

@@ -1,0 +1,13 @@
+//! The promises of the database, seen from outside, in one binary.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod concurrency;
+mod crash;
+mod damage;
+mod faults;
+mod kill;
+mod large;
+mod limits;
+mod model;
+mod support;
