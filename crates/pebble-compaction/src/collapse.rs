@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   snapshots      5        9                     a reader sees the newest version at or below its number
-//!   stripes   ..=5 │ 6..=9  │ 10..                versions in one stripe are the same to every reader but for the newest
-//!   versions  3  4 │ 7  8   │ 10  12
+//!   stripes   ..=5 │ 6..=9  │ 10..                versions in one stripe are the same to every reader but for the
+//! newest   versions  3  4 │ 7  8   │ 10  12
 //!   kept         4 │    8   │     12
 //! ```
 //!

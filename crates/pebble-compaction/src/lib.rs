@@ -5,8 +5,8 @@
 //!   run   cursor ─► Collapse ─► tables        does, on the caller's thread; holds no lock, installs nothing
 //! ```
 //!
-//! The third step, installing, belongs to the engine. This crate knows neither memtable nor log: a flush is a run whose
-//! cursor happens to walk a memtable.
+//! The third step, installing, belongs to the engine. This crate knows neither memtable nor log: a flush is a run
+//! whose cursor happens to walk a memtable.
 //!
 //! Threading: plain functions over what the caller owns.
 

@@ -1,14 +1,17 @@
 //! What to merge next: a pure function of the version. No I/O, no clock, nothing remembered.
 //!
-//! Runs of similar size pile up at the new end of level 0 and are merged together once there are too many, so that a
-//! record is rewritten about once each time the tree grows by the number of runs allowed (size-tiered merging; Lakshman
-//! and Malik, "Cassandra", 2010).
+//! Runs of similar size pile up in level 0. Once there are too many, the newest group of neighbours of similar size
+//! becomes one run, so that a record is rewritten about as often as the tree has sizes of runs (size-tiered merging;
+//! Lakshman and Malik, "Cassandra", 2010).
 //!
 //! ```text
-//!   newest ──────────────► oldest            more than `runs_max`: 5 of at most 4
-//!   [8] [8] [9] [7] [40]
-//!   └─── merged ───┘                         40 is larger than the four together: it stays
+//!   newest ──────────────► oldest            more than `runs_max`: 6 of at most 5
+//!   [1] [8] [8] [9] [7] [40]
+//!       └─── merged ───┘                     1 has no neighbour of its size yet; 40 is larger than the four together
 //! ```
+//!
+//! The group may begin behind the newest run. Were it bound to begin there, a newest run a little smaller than the
+//! next would leave only the merge of two, each time, and every record would be rewritten with nearly every flush.
 //!
 //! Only neighbours in time are merged, so the order of the runs stays the order of their records.
 //!
@@ -19,15 +22,16 @@ use pebble_manifest::Version;
 /// When merging pays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Runs that may stand before a merge is planned.
+    /// Runs of level 0 that may stand before a merge is planned.
     pub runs_max: usize,
-    /// A run joins those before it while its size is at most this many percent of theirs together.
+    /// A run joins a group while its size is at most this many percent of the group's newer runs together. Above 100,
+    /// so that runs of about one size join whatever their order.
     pub joins_percent: u64,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { runs_max: 8, joins_percent: 100 }
+        Self { runs_max: 8, joins_percent: 150 }
     }
 }
 
@@ -42,21 +46,24 @@ pub struct Plan {
 
 /// The next merge, if one is due.
 pub fn plan(version: &Version, policy: &Policy) -> Option<Plan> {
-    let runs: Vec<(u64, u64)> = version.runs().map(|run| (run.id(), run.len_bytes())).collect();
+    let runs: Vec<(u64, u64)> = version.level(0).map(|run| (run.id(), run.len_bytes())).collect();
     if runs.len() <= policy.runs_max.max(1) {
         return None;
     }
-    let joined = newest_of_similar_size(&runs, policy.joins_percent);
-    let range = if joined >= 2 { 0..joined } else { lightest_pair(&runs) };
-    let bottom = range.end == runs.len();
+    let groups = (0..runs.len()).map(|start| {
+        let from_here = runs.get(start..).unwrap_or_default();
+        start..start + joined(from_here, policy.joins_percent)
+    });
+    let range = groups.into_iter().find(|group| group.len() >= 2).unwrap_or_else(|| lightest_pair(&runs));
+    let bottom = range.end == version.runs().len();
     Some(Plan { runs: runs.get(range)?.iter().map(|(id, _)| *id).collect(), bottom })
 }
 
-/// How many runs from the newest on join into one group.
-fn newest_of_similar_size(runs: &[(u64, u64)], joins_percent: u64) -> usize {
+/// How many runs from the first of these on join into one group.
+fn joined(runs: &[(u64, u64)], joins_percent: u64) -> usize {
     let mut total = 0_u64;
-    let joined = runs.iter().take_while(|(_, bytes)| {
-        let joins = total == 0 || bytes.saturating_mul(100) <= total.saturating_mul(joins_percent);
+    let joined = runs.iter().enumerate().take_while(|(index, (_, bytes))| {
+        let joins = *index == 0 || bytes.saturating_mul(100) <= total.saturating_mul(joins_percent);
         total = total.saturating_add(*bytes);
         joins
     });

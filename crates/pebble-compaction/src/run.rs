@@ -25,7 +25,8 @@ pub struct Job<'a> {
     pub bottom: bool,
     /// How tables are written, and at what length one is ended; the number is set for each.
     pub table: TableOptions,
-    /// Keys, ascending, before which a new table begins, so that later merges find aligned borders.
+    /// Keys, ascending, before which a new table begins, so that later merges find aligned borders. Their trailers
+    /// do not count: the newest version of such a key stands before the version that made the border.
     pub cut_at: &'a [OwnedKey],
     /// Asked now and then; true ends the run with an `Io` error of kind `Interrupted`.
     pub stop: &'a dyn Fn() -> bool,
@@ -52,6 +53,10 @@ pub struct RunResult {
     pub read: u64,
     /// Records written; the difference was dropped.
     pub written: u64,
+    /// Bytes of the records read.
+    pub read_bytes: u64,
+    /// Bytes of the records written.
+    pub written_bytes: u64,
 }
 
 /// Moves every record of `input` that stays into tables. A table ends between two user keys only, so all versions of
@@ -69,6 +74,7 @@ pub fn run<O: Outputs>(input: &mut dyn Cursor, outputs: &mut O, job: &Job<'_>) -
             return Err(io::Error::new(io::ErrorKind::Interrupted, "the merge was told to stop").into());
         }
         mover.done.read += 1;
+        mover.done.read_bytes += record.raw().len() as u64;
         let new_key = key.replace(record);
         if new_key {
             collapse.next_key();
@@ -96,7 +102,8 @@ struct Mover<'a, O: Outputs> {
 impl<O: Outputs> Mover<'_, O> {
     fn write(&mut self, record: RecordRef<'_>, new_key: bool) -> Result<()> {
         if new_key {
-            let passed = self.cuts.partition_point(|cut| cut.as_ref() <= record.internal_key());
+            let passed =
+                self.cuts.partition_point(|cut| cut.as_ref().cmp_user(&record.internal_key()).is_le());
             let (_, ahead) = self.cuts.split_at(passed);
             self.cuts = ahead;
             if passed > 0 || self.open.as_ref().is_some_and(TableWriter::is_full) {
@@ -112,6 +119,7 @@ impl<O: Outputs> Mover<'_, O> {
             }
         };
         self.done.written += 1;
+        self.done.written_bytes += record.raw().len() as u64;
         writer.add(record)
     }
 

@@ -1,0 +1,234 @@
+//! The data mover against the rules of dropping, with cuts, faults and a stop.
+
+use std::cell::Cell;
+use std::io::{self, Write};
+
+use pebble_compaction::{Job, Outputs, RunResult, run};
+use pebble_format::{Error, InternalKey, KeyspaceId, Kind, OwnedKey, Result, Seqno};
+use pebble_sstable::{Table, TableInfo, TableOptions, TableReadOptions};
+use proptest::prelude::*;
+
+use crate::model::{Walk, any_records, any_snapshots, cases, encoded, injected, parsed, seen, sort};
+
+/// Tables in memory; a call of any kind may be made to fail.
+#[derive(Default)]
+struct Memory {
+    created: Vec<u64>,
+    finished: Vec<(Vec<u8>, TableInfo)>,
+    calls: usize,
+    fails_at: Option<usize>,
+}
+
+impl Memory {
+    fn call(&mut self) -> Result<()> {
+        self.calls += 1;
+        if self.fails_at == Some(self.calls) { Err(injected()) } else { Ok(()) }
+    }
+
+    /// The records of all finished tables, in order, after a check of each table and of the run.
+    fn records(&self) -> Vec<Vec<u8>> {
+        let mut records: Vec<Vec<u8>> = vec![];
+        for (bytes, info) in &self.finished {
+            let table = Table::from_bytes(bytes.clone(), "memory", TableReadOptions::default()).unwrap();
+            table.verify().unwrap();
+            assert_eq!(info.len, bytes.len() as u64);
+            if let Some(previous) = records.last() {
+                assert!(
+                    parsed(previous).internal_key().cmp_user(&info.first.as_ref()).is_lt(),
+                    "a key in two tables"
+                );
+            }
+            let mut cursor = table.cursor();
+            pebble_cursor::Cursor::first(&mut cursor).unwrap();
+            while let Some(record) = pebble_cursor::Cursor::record(&cursor) {
+                records.push(record.raw().to_vec());
+                pebble_cursor::Cursor::next(&mut cursor).unwrap();
+            }
+        }
+        records
+    }
+}
+
+impl Outputs for Memory {
+    type Writer = Vec<u8>;
+
+    fn create(&mut self) -> Result<(u64, Vec<u8>)> {
+        self.call()?;
+        let number = self.created.len() as u64 + 1;
+        self.created.push(number);
+        Ok((number, Vec::new()))
+    }
+
+    fn finish(&mut self, writer: Vec<u8>, info: &TableInfo) -> Result<()> {
+        self.call()?;
+        self.finished.push((writer, info.clone()));
+        Ok(())
+    }
+}
+
+fn job<'a>(snapshots: &'a [Seqno], bottom: bool, cut_at: &'a [OwnedKey], table_len: u64) -> Job<'a> {
+    let table = TableOptions { block_len: 64, table_len, ..TableOptions::default() };
+    Job { snapshots, bottom, table, cut_at, stop: &|| false }
+}
+
+fn key(user_key: &[u8], seqno: u64) -> OwnedKey {
+    OwnedKey::new(InternalKey::lookup(KeyspaceId(0), user_key, Seqno(seqno)))
+}
+
+proptest! {
+    #![proptest_config(cases(400))]
+
+    #[test]
+    fn tables_hold_what_readers_see(
+        records in any_records(), snapshots in any_snapshots(), bottom: bool, table_len in 1_u64..2_000,
+    ) {
+        let mut outputs = Memory::default();
+        let result = run(&mut Walk::new(&records), &mut outputs, &job(&snapshots, bottom, &[], table_len)).unwrap();
+        let written = outputs.records();
+        for reader in snapshots.iter().map(|snapshot| snapshot.0).chain([60]) {
+            prop_assert_eq!(seen(&written, reader), seen(&records, reader));
+        }
+        prop_assert!(written.iter().all(|record| records.contains(record)), "records are moved verbatim");
+        let bytes = |records: &[Vec<u8>]| records.iter().map(|record| record.len() as u64).sum::<u64>();
+        prop_assert_eq!(result.read, records.len() as u64);
+        prop_assert_eq!(result.written, written.len() as u64);
+        prop_assert_eq!((result.read_bytes, result.written_bytes), (bytes(&records), bytes(&written)));
+        prop_assert_eq!(result.tables, outputs.finished.iter().map(|(_, info)| info.clone()).collect::<Vec<_>>());
+        prop_assert_eq!(outputs.created, outputs.finished.iter().map(|(_, info)| info.number).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn versions_of_one_key_lie_in_one_table_however_many() {
+    let mut records: Vec<_> = (1..=300).map(|n| encoded(0, b"hot", n, Kind::Put)).collect();
+    records.push(encoded(0, b"a", 301, Kind::Put));
+    records.push(encoded(0, b"z", 302, Kind::Put));
+    sort(&mut records);
+    let snapshots: Vec<_> = (0..300).map(Seqno).collect();
+    let mut outputs = Memory::default();
+    run(&mut Walk::new(&records), &mut outputs, &job(&snapshots, true, &[], 1)).unwrap();
+    let counts: Vec<_> = outputs.finished.iter().map(|(_, info)| info.count).collect();
+    assert_eq!(counts, [1, 300, 1]);
+    assert_eq!(outputs.records(), records);
+}
+
+/// The first and last user keys of the tables that these cuts lead to.
+fn cut(cuts: &[OwnedKey]) -> Vec<String> {
+    let mut records: Vec<_> = [(b"b", 9), (b"b", 3), (b"d", 8), (b"a", 7), (b"e", 6)]
+        .iter()
+        .map(|(key, n)| encoded(0, *key, *n, Kind::Put))
+        .collect();
+    sort(&mut records);
+    let mut outputs = Memory::default();
+    run(&mut Walk::new(&records), &mut outputs, &job(&[Seqno(4)], false, cuts, 1 << 20)).unwrap();
+    assert_eq!(outputs.records(), records);
+    let text = |key: &OwnedKey| String::from_utf8(key.as_ref().user_key.to_vec()).unwrap();
+    outputs.finished.iter().map(|(_, info)| text(&info.first) + &text(&info.last)).collect()
+}
+
+#[test]
+fn a_cut_falls_before_its_key_whatever_version_made_it() {
+    assert_eq!(cut(&[]), ["ae"]);
+    // Versions 9 and 3 of "b" are here. A border made by an older, an equal, one between and a newer version.
+    for seqno in [1, 3, 5, 9, 99] {
+        assert_eq!(cut(&[key(b"b", seqno)]), ["aa", "be"], "{seqno}");
+    }
+    assert_eq!(cut(&[key(b"a", 1)]), ["ae"], "nothing lies before the first key");
+    assert_eq!(cut(&[key(b"c", 1)]), ["ab", "de"], "a border need not be a key");
+    assert_eq!(cut(&[key(b"c", 1), key(b"d", 1)]), ["ab", "de"], "two cuts at one place are one");
+    assert_eq!(cut(&[key(b"x", 1)]), ["ae"]);
+    assert_eq!(cut(&[key(b"a", 1), key(b"b", 1), key(b"d", 1), key(b"e", 1)]), ["aa", "bb", "dd", "ee"]);
+}
+
+#[test]
+fn nothing_left_is_no_table() {
+    let tombstones: Vec<_> = (1..5).map(|n| encoded(0, &[n], u64::from(n), Kind::Delete)).collect();
+    for records in [&[][..], &tombstones] {
+        let mut outputs = Memory::default();
+        let result = run(&mut Walk::new(records), &mut outputs, &job(&[], true, &[], 1)).unwrap();
+        assert_eq!((result.tables.len(), result.written, outputs.created.len()), (0, 0, 0));
+    }
+}
+
+#[test]
+fn a_failed_input_is_never_read_as_its_end() {
+    let records: Vec<_> = (1..30).map(|n| encoded(0, &[n], u64::from(n), Kind::Put)).collect();
+    for call in 0..30 {
+        let mut outputs = Memory::default();
+        let done = run(&mut Walk::failing(&records, call), &mut outputs, &job(&[], true, &[], 64));
+        assert_eq!(done.unwrap_err().to_string(), injected().to_string(), "call {call}");
+    }
+    let mut outputs = Memory::default();
+    assert!(run(&mut Walk::failing(&records, 30), &mut outputs, &job(&[], true, &[], 64)).is_ok());
+}
+
+#[test]
+fn a_failed_output_ends_the_run_and_is_known_to_its_owner() {
+    let records: Vec<_> = (1..30).map(|n| encoded(0, &[n], u64::from(n), Kind::Put)).collect();
+    let attempt = |fails_at| {
+        let mut outputs = Memory { fails_at, ..Memory::default() };
+        let done: Result<RunResult> = run(&mut Walk::new(&records), &mut outputs, &job(&[], true, &[], 200));
+        (done, outputs)
+    };
+    let (whole, outputs) = attempt(None);
+    assert!(whole.is_ok() && outputs.calls > 6);
+    for call in 1..=outputs.calls {
+        let (done, outputs) = attempt(Some(call));
+        assert_eq!(done.unwrap_err().to_string(), injected().to_string());
+        assert_eq!(outputs.calls, call, "nothing is asked for after the failure");
+        assert!(outputs.created.len() - outputs.finished.len() <= 1);
+    }
+}
+
+/// A disk that is full from some byte on.
+struct Full(usize);
+
+impl Write for Full {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::StorageFull)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct FullDisk(usize);
+
+impl Outputs for FullDisk {
+    type Writer = Full;
+
+    fn create(&mut self) -> Result<(u64, Full)> {
+        Ok((1, Full(self.0)))
+    }
+
+    fn finish(&mut self, _: Full, _: &TableInfo) -> Result<()> {
+        panic!("a table that did not fit was finished")
+    }
+}
+
+#[test]
+fn a_full_disk_ends_the_run() {
+    let records: Vec<_> = (1..30).map(|n| encoded(0, &[n], u64::from(n), Kind::Put)).collect();
+    for room in [0, 63, 200, 900] {
+        let done = run(&mut Walk::new(&records), &mut FullDisk(room), &job(&[], true, &[], 1 << 20));
+        let Err(Error::Io(error)) = done else { panic!("{room}: not an I/O error") };
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
+}
+
+#[test]
+fn a_run_stops_when_told_to() {
+    let records: Vec<_> =
+        (1..=10_000_u32).map(|n| encoded(0, &n.to_be_bytes(), u64::from(n), Kind::Put)).collect();
+    let asked = Cell::new(0);
+    let stop = || {
+        asked.set(asked.get() + 1);
+        asked.get() == 3
+    };
+    let mut outputs = Memory::default();
+    let told = Job { stop: &stop, ..job(&[], true, &[], 1 << 20) };
+    let Err(Error::Io(error)) = run(&mut Walk::new(&records), &mut outputs, &told) else { panic!("went on") };
+    assert_eq!((error.kind(), asked.get(), outputs.finished.len()), (io::ErrorKind::Interrupted, 3, 0));
+}
