@@ -41,7 +41,12 @@ const CRATES: &[Row] = &[
     },
     Row { name: "pebble-vfs", level: 0, below: &[], third_party: &["libc", "memmap2"] },
     Row { name: "pebble-cursor", level: 1, below: &["pebble-format"], third_party: &[] },
-    Row { name: "pebble-wal", level: 1, below: &["pebble-format", "pebble-vfs"], third_party: &["tracing", "zerocopy"] },
+    Row {
+        name: "pebble-wal",
+        level: 1,
+        below: &["pebble-format", "pebble-vfs"],
+        third_party: &["tracing", "zerocopy"],
+    },
     Row { name: "pebble-memtable", level: 2, below: &["pebble-format", "pebble-cursor"], third_party: &[] },
     Row {
         name: "pebble-sstable",
@@ -469,7 +474,7 @@ mod tests {
         let cases = [
             ("pebble-engine", "use std::{fs, io};", "std::fs"),
             ("pebble-wal", "use std::time::{Duration, Instant as Tick};", "time::Instant"),
-            ("pebble-cli", "let now = SystemTime::now();", "SystemTime::now"),
+            ("pebble-engine", "let now = SystemTime::now();", "SystemTime::now"),
             ("pebble-sstable", "unsafe { libc::mmap(p) }", "mmap"),
             ("pebble-wal", "thread::spawn(f);", "thread::spawn"),
             ("pebble-cursor", "std::thread::scope(f);", "thread::scope"),
@@ -503,7 +508,10 @@ mod tests {
         let cases = [
             ("crates/pebble-vfs/src/os.rs", "use std::{fs, time::Instant}; use memmap2::MmapMut;"),
             ("crates/pebble-engine/src/scheduler.rs", "std::thread::Builder::new();"),
-            ("crates/pebble-cli/src/import.rs", "use std::fs::File; std::thread::spawn(f);"),
+            (
+                "crates/pebble-cli/src/import.rs",
+                "use std::fs::File; std::thread::spawn(f); std::time::Instant::now();",
+            ),
             (
                 "crates/pebble-format/src/error.rs",
                 "use std::io; fn f(e: io::Error) -> std::io::Result<()> {}",
