@@ -87,7 +87,7 @@ impl MemtableCursor {
             let order = tree.leaves.get(leaf).order();
             self.place(leaf, order, Some(branch), tree.rank(leaf, order, &target))
         };
-        beside().or_else(|| self.at_or_after(&target))
+        self.warmed(beside().or_else(|| self.at_or_after(&target)))
     }
 
     /// The last record before `place`, which is the first of its leaf.
@@ -100,7 +100,17 @@ impl MemtableCursor {
             let order = tree.leaves.get(leaf).order();
             self.place(leaf, order, Some(branch), tree.rank(leaf, order, &target).checked_sub(1)?)
         };
-        beside().or_else(|| self.before(&target))
+        self.warmed(beside().or_else(|| self.before(&target)))
+    }
+
+    /// Fetches the records of a leaf that a walk has come to: it is likely to go on.
+    fn warmed(&self, place: Option<Place>) -> Option<Place> {
+        if let Some(Place { leaf, order, .. }) = place {
+            let tree = &self.memtable.tree;
+            let leaf = tree.leaves.get(leaf);
+            tree.windows.warm((0..order.len()).map(|rank| leaf.position(order, rank)));
+        }
+        place
     }
 }
 

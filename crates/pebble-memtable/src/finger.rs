@@ -29,12 +29,24 @@ pub struct Finger {
     /// Handles of the inner nodes above the leaf, the root first.
     path: Vec<u32>,
     leaf: u32,
-    /// Head of the separator before the leaf.
-    lower: Option<u64>,
-    /// Head of the separator behind the leaf.
-    upper: Option<u64>,
+    /// The heads of the separators around the leaf, once two records in a row went there.
+    fences: Option<Fences>,
     /// Where in the leaf the last record went; `None` when the finger has moved since.
     rank: Option<usize>,
+}
+
+/// The heads of a leaf's two separators; `None` at an end of the tree.
+struct Fences {
+    lower: Option<u64>,
+    upper: Option<u64>,
+}
+
+impl Fences {
+    /// Whether a key with this head surely lies between.
+    #[inline]
+    fn hold(&self, head: u64) -> bool {
+        self.lower.is_none_or(|lower| lower < head) & self.upper.is_none_or(|upper| head < upper)
+    }
 }
 
 /// What the last inserts have in common.
@@ -55,8 +67,7 @@ impl Finger {
         };
         let root = AtomicU64::new(Root { height: 0, handle: leaf }.word());
         let tree = Tree { prefix, windows: Windows::new(), leaves, inners, root };
-        let finger =
-            Self { leaf_bump, inner_bump, path: Vec::new(), leaf, lower: None, upper: None, rank: None };
+        let finger = Self { leaf_bump, inner_bump, path: Vec::new(), leaf, fences: None, rank: None };
         (tree, finger)
     }
 
@@ -65,7 +76,7 @@ impl Finger {
     /// Errors, after which nothing has changed: `InvalidArgument` when the key is there already or no handle is left.
     #[inline]
     pub fn insert(&mut self, tree: &Tree, target: &Target<'_>, position: u32) -> Result<()> {
-        if !self.holds(target.head) {
+        if !self.fences.as_ref().is_some_and(|fences| fences.hold(target.head)) {
             self.find(tree, target);
         }
         let leaf = tree.leaves.get(self.leaf);
@@ -83,35 +94,39 @@ impl Finger {
         Ok(())
     }
 
-    /// Whether a key with this head surely belongs to the finger's leaf.
-    #[inline]
-    fn holds(&self, head: u64) -> bool {
-        self.lower.is_none_or(|lower| lower < head) & self.upper.is_none_or(|upper| head < upper)
-    }
-
-    /// Moves to the leaf of `target`.
+    /// Moves to the leaf of `target`. That it is the same leaf again is a sign of a run: then its fences are looked up, which
+    /// spares the next descents. (Looking them up in each descent costs a random insert a mispredicted branch or two.)
     #[inline]
     fn find(&mut self, tree: &Tree, target: &Target<'_>) {
         let root = tree.root();
         let mut handle = root.handle;
         self.path.clear();
-        (self.lower, self.upper) = (None, None);
         for _ in 0..root.height {
             let inner = tree.inners.get(handle);
-            let order = inner.order();
-            let nth = child_of(tree, inner, target);
-            if nth > 0 {
-                self.lower = Some(inner.separator(order, nth).head);
-            }
-            if nth < order.len() {
-                self.upper = Some(inner.separator(order, nth + 1).head);
-            }
             self.path.push(handle);
-            handle = inner.child(order, nth);
+            handle = inner.child(inner.order(), child_of(tree, inner, target));
         }
         if self.leaf != handle {
-            (self.leaf, self.rank) = (handle, None);
+            (self.leaf, self.rank, self.fences) = (handle, None, None);
+        } else if self.fences.is_none() {
+            self.fences = Some(self.look_up_fences(tree, target));
         }
+    }
+
+    /// The fences of the finger's leaf, to which `target` belongs.
+    #[cold]
+    fn look_up_fences(&self, tree: &Tree, target: &Target<'_>) -> Fences {
+        let mut fences = Fences { lower: None, upper: None };
+        for inner in self.path.iter().map(|handle| tree.inners.get(*handle)) {
+            let (order, nth) = (inner.order(), child_of(tree, inner, target));
+            if nth > 0 {
+                fences.lower = Some(inner.separator(order, nth).head);
+            }
+            if nth < order.len() {
+                fences.upper = Some(inner.separator(order, nth + 1).head);
+            }
+        }
+        fences
     }
 
     fn new_leaf(&mut self, tree: &Tree, entries: &[Entry]) -> u32 {
@@ -141,10 +156,10 @@ impl Finger {
         let separator = entries[at];
         let parent = tree.inners.get(parent);
         publish(tree, parent, target, (low, separator, high));
-        if rank < at {
-            (self.leaf, self.upper, self.rank) = (low, Some(separator.head), Some(rank));
-        } else {
-            (self.leaf, self.lower, self.rank) = (high, Some(separator.head), Some(rank - at));
+        let is_low = rank < at;
+        (self.leaf, self.rank) = if is_low { (low, Some(rank)) } else { (high, Some(rank - at)) };
+        if let Some(fences) = &mut self.fences {
+            *(if is_low { &mut fences.upper } else { &mut fences.lower }) = Some(separator.head);
         }
         Ok(())
     }

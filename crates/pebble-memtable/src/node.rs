@@ -18,6 +18,7 @@
 //! that, except a child, which is replaced (see the crate's `tree` module).
 
 use std::cmp::Ordering as Compare;
+use std::hint::black_box;
 
 use crate::sync::{AtomicU32, AtomicU64, FAN, Ordering};
 
@@ -61,15 +62,27 @@ fn word(head: u64) -> u64 {
     !head
 }
 
-/// How many of the filled slots have a smaller head. All slots are compared, without a branch.
+/// How many of the slots that `order` names have a smaller head.
+///
+/// All slots are compared, without a branch and without a look at `order`. An empty slot is never smaller, but one that
+/// is being filled, and that `order` does not name yet, may be: so the count is at least the rank, and steps back.
 #[inline]
 fn smaller_heads(words: &[AtomicU64; FAN + 1], order: Order, head: u64) -> usize {
-    let (bound, len) = (word(head), order.len());
-    let mut count = 0;
-    for (slot, word) in words.iter().enumerate().skip(1) {
-        count += usize::from(word.load(Ordering::Relaxed) > bound) & usize::from(slot <= len);
+    let bound = word(head);
+    let count: usize =
+        words.iter().skip(1).map(|word| usize::from(bound < word.load(Ordering::Relaxed))).sum();
+    let mut rank = count.min(order.len());
+    while rank > 0 && words[order.slot(rank)].load(Ordering::Relaxed) <= bound {
+        rank -= 1;
     }
-    count
+    rank
+}
+
+/// Asks for a cache line that is read as soon as the rank is known, so that it comes together with the heads, not after
+/// them.
+#[inline]
+fn warm(reference: &AtomicU32) {
+    black_box(reference.load(Ordering::Relaxed));
 }
 
 /// The number of slots, in order, for which `side` of their reference is `Less`, given that smaller heads are; and whether
@@ -139,6 +152,7 @@ impl Leaf {
     /// `side` says where the record at a position lies from the searched key, whose head is `head`.
     #[inline]
     pub fn rank(&self, order: Order, head: u64, side: impl FnMut(u32) -> Compare) -> (usize, bool) {
+        warm(&self.positions[0]);
         rank((&self.words, &self.positions), order, head, side)
     }
 
@@ -202,6 +216,7 @@ impl Inner {
     /// How many of the separators that `order` names come before the searched key, and whether the next one is that key.
     #[inline]
     pub fn rank(&self, order: Order, head: u64, side: impl FnMut(u32) -> Compare) -> (usize, bool) {
+        warm(&self.children[0]);
         rank((&self.words, &self.separators), order, head, side)
     }
 
@@ -273,6 +288,18 @@ mod tests {
         assert_eq!(seen, (0..15).map(|n| n * 10 + 5).collect::<Vec<_>>());
         let more = leaf.with(3, Entry { head: 30, position: 99 });
         assert_eq!(more.map(|entry| entry.head)[2..5], [25, 30, 35]);
+    }
+
+    #[test]
+    fn a_slot_that_the_order_does_not_name_is_not_counted() {
+        let leaf = Leaf::default();
+        leaf.fill(&[20, 40].map(|head| Entry { head, position: 0 }));
+        let before = leaf.order();
+        leaf.insert(0, Entry { head: 10, position: 0 });
+        leaf.insert(2, Entry { head: 30, position: 0 });
+        for (head, rank) in [(15, 0), (25, 1), (35, 1), (45, 2)] {
+            assert_eq!(leaf.rank(before, head, |_| unreachable!("no head is equal")), (rank, false));
+        }
     }
 
     #[test]
