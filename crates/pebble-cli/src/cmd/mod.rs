@@ -1,0 +1,12 @@
+//! The verbs, one file each: the arguments, and what is done.
+
+pub mod bench;
+pub mod delete;
+pub mod demo;
+pub mod export;
+pub mod get;
+pub mod import;
+pub mod put;
+pub mod scan;
+pub mod stats;
+pub mod verify;

@@ -1,1 +1,0 @@
-//! The pebble program: look into, fill, drain and measure a PebbleTree database.
