@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use pebble_db::{Error, LogIo, ReadMode, WriteBatch, WriteOptions};
+use pebble_db::{Db, Error, LogIo, ReadMode, Recovery, WriteBatch, WriteOptions};
 use pebble_vfs::{Fs, SimFs};
 
 use crate::support::{
@@ -322,4 +322,71 @@ fn foreign_files_are_never_touched() {
         assert_eq!(read_file(&fs, "000777.sst.d/inside"), b"inside");
         assert!(fs.metadata(&dir().join("directory")).unwrap().is_some());
     }
+}
+
+/// A log that was not closed, with a synced commit for every entry: damage in it costs the last one at most, and
+/// nothing unseen before it.
+#[test]
+fn damage_below_what_was_durable_is_told_without_a_close() {
+    const COMMITS: u64 = 12;
+    for log_io in LOG_MODES {
+        let config = Config::tiny(log_io);
+        let fs = SimFs::new(1);
+        let db = config.sim(fs.clone()).open().unwrap();
+        for n in 0..COMMITS {
+            db.put_with(n.to_be_bytes(), bytes(n, 600), &WriteOptions::sync()).unwrap();
+        }
+        let files = dump(&fs.kill());
+        drop(db);
+        let prefix = |db: &Db, floor: u64| {
+            let found = scan(db).unwrap().remove("default").unwrap_or_default();
+            let count = found.len() as u64;
+            let wanted = (0..count).map(|n| (n.to_be_bytes().to_vec(), bytes(n, 600)));
+            assert!(found.into_iter().eq(wanted), "{count} entries that are no prefix");
+            assert!((floor..=COMMITS).contains(&count), "{count} commits of {COMMITS}");
+        };
+        let (mut refused, mut flips) = (0, 0);
+        for (name, bytes) in files.iter().filter(|(name, _)| class(name) == "log") {
+            let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            for at in 0..used {
+                let _context = Context(format!("{log_io:?}: {name}, byte {at} of {used}"));
+                let damaged = SimFs::new(1);
+                damaged.create_dir(dir()).unwrap();
+                for (name, bytes) in &files {
+                    write_file(&damaged, name, bytes);
+                }
+                let mut bytes = bytes.clone();
+                bytes[at] ^= 1 << (at % 8);
+                write_file(&damaged, name, &bytes);
+                flips += 1;
+                match config.sim(damaged.clone()).open() {
+                    Ok(db) => prefix(&db, COMMITS - 1),
+                    Err(error) => {
+                        assert_damage(&error);
+                        refused += 1;
+                        let before = files.keys().collect::<Vec<_>>();
+                        assert_eq!(names(&dump(&damaged)), before, "a refused open made or removed files");
+                        if at % 16 == 0 {
+                            by_choice(&config, &damaged, &prefix);
+                        }
+                    }
+                }
+            }
+        }
+        println!("damage, {log_io:?}: {flips} flipped bits of a log in use, {refused} refused");
+        assert!(refused > flips / 2);
+    }
+}
+
+/// What a user may choose when the open is refused: the prefix before the damage, to go on from.
+fn by_choice(config: &Config, damaged: &SimFs, prefix: &dyn Fn(&Db, u64)) {
+    let db = config.sim(damaged.clone()).recovery(Recovery::PointInTime).open().unwrap();
+    prefix(&db, 0);
+    db.put_with("z", "1", &WriteOptions::sync()).unwrap();
+    db.delete("z").unwrap();
+    let count = db.iter().unwrap().count();
+    db.close().unwrap();
+    let db = config.sim(damaged.clone()).open().unwrap();
+    prefix(&db, 0);
+    assert_eq!(db.iter().unwrap().count(), count);
 }
