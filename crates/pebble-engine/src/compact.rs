@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use pebble_compaction::{Plan, Policy, plan};
 use pebble_cursor::Merge;
+use pebble_format::HeadPrefix;
 use pebble_manifest::Edit;
 use pebble_sstable::Compression;
 
@@ -48,7 +49,13 @@ impl Core {
         let read: u64 = inputs.iter().flat_map(|(run, _)| run.tables()).map(|meta| meta.len).sum();
         let newest = inputs.iter().map(|(run, _)| run.id()).max().unwrap_or_default();
 
-        let mut cursor = Merge::new(inputs.iter().map(|(_, tables)| Child::run(tables)).collect());
+        let bounds =
+            inputs.iter().flat_map(|(_, tables)| tables.iter()).map(|table| (table.first(), table.last()));
+        let first = bounds.clone().map(|(first, _)| first).min();
+        let last = bounds.map(|(_, last)| last).max();
+        let prefix = first.zip(last).map(|(first, last)| HeadPrefix::between(first.as_ref(), last.as_ref()));
+        let children = inputs.iter().map(|(_, tables)| Child::run(tables)).collect();
+        let mut cursor = Merge::with_prefix(children, prefix.unwrap_or_default());
         let mut outputs = NewTables::new(&self.tables);
         let compression = if plan.bottom { self.options.compression } else { Compression::None };
         let snapshots = self.snapshots.list();

@@ -216,8 +216,6 @@ impl Core {
             self.status.close();
             committer.log.seal()?
         };
-        let edit = Edit { log_floor: Some(sealed_at), ..Edit::default() };
-        manifest.state = manifest.state.apply(&edit)?;
-        Ok(manifest.log.append(&edit)?)
+        self.record(&mut manifest, Edit { log_floor: Some(sealed_at), ..Edit::default() })
     }
 }

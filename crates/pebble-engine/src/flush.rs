@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use pebble_format::Seqno;
+use pebble_format::log::LogPosition;
 use pebble_manifest::{Edit, NewRun, TableMeta};
 use pebble_sstable::{Compression, TableInfo};
 
@@ -59,6 +60,8 @@ impl Core {
         let edit = Edit {
             added_runs: new_run(0, self.tables.new_number(), written),
             log_first: Some(sealed.next_segment),
+            // Its name is durable when the edit is: see `install`. So its absence will be damage, not a crash's trace.
+            log_floor: Some(LogPosition::new(sealed.next_segment, 0)),
             flushed_seqno: Some(sealed.last_seqno),
             ..Edit::default()
         };

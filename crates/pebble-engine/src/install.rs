@@ -29,11 +29,71 @@ use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::state::{ReadState, Sealed};
 use crate::sync::lock;
+use crate::tables::Tables;
 
 /// The log of edits and what it says so far. Whoever holds its lock installs.
 pub(crate) struct Manifest {
-    pub(crate) log: ManifestLog,
-    pub(crate) state: ManifestState,
+    log: ManifestLog,
+    state: ManifestState,
+    /// Whether the log was read back and not begun by this process. Nothing is appended to such a file: after a sync
+    /// that failed in an earlier life, its bytes may be read back although the device never got them.
+    inherited: bool,
+}
+
+impl Manifest {
+    /// A manifest that this process began.
+    pub(crate) fn begun(log: ManifestLog, state: ManifestState) -> Self {
+        Self { log, state, inherited: false }
+    }
+
+    /// A manifest that was read back.
+    pub(crate) fn read_back(log: ManifestLog, state: ManifestState) -> Self {
+        Self { log, state, inherited: true }
+    }
+
+    /// What the manifest says.
+    pub(crate) fn state(&self) -> &ManifestState {
+        &self.state
+    }
+
+    /// The number of the file in force.
+    pub(crate) fn number(&self) -> u64 {
+        self.log.number()
+    }
+
+    /// The state after `edit`, to be made ready for before it is [recorded](Manifest::record).
+    pub(crate) fn preview(&self, edit: &mut Edit, tables: &Tables) -> Result<ManifestState> {
+        edit.next_file = Some(tables.next_number());
+        Ok(self.state.apply(edit)?)
+    }
+
+    /// Makes `next`, the state after `edit`, the one in force; durable on return. In a new manifest, if the old one is
+    /// inherited or has grown far beyond what it says.
+    ///
+    /// Errors: as [`InstallError`].
+    pub(crate) fn record(
+        &mut self,
+        edit: &Edit,
+        mut next: ManifestState,
+        tables: &Tables,
+    ) -> Result<(), InstallError> {
+        let recorded = if self.inherited || self.log.wants_roll() {
+            let number = tables.new_number();
+            next.next_file = tables.next_number();
+            self.log.roll(number, &next)
+        } else {
+            self.log.append(edit)
+        };
+        match recorded {
+            Ok(()) => {
+                self.inherited = false;
+                self.state = next;
+                Ok(())
+            }
+            Err(error) if self.log.failed().is_some() => Err(InstallError::Unknown(error.into())),
+            Err(error) => Err(InstallError::NotInstalled(error.into())),
+        }
+    }
 }
 
 impl Core {
@@ -43,17 +103,15 @@ impl Core {
     /// ([`InstallError::NotInstalled`]); at the switch they must stay.
     pub(crate) fn install(&self, mut edit: Edit, flushed: Option<&Arc<Sealed>>) -> Result<(), InstallError> {
         let mut manifest = lock(&self.manifest);
-        edit.next_file = Some(self.tables.next_number());
-        let next = manifest.state.apply(&edit).map_err(|e| InstallError::NotInstalled(e.into()))?;
+        let next = manifest.preview(&mut edit, &self.tables).map_err(InstallError::NotInstalled)?;
         let old = Arc::clone(&self.state.load().tree);
         let tree = self
             .tables
             .open_tree(Arc::clone(&next.version), Some(&old))
             .map_err(InstallError::NotInstalled)?;
-        self.fs.sync_dir(&self.dir).map_err(|error| self.switch_failed(error.into()))?;
-
-        manifest.log.append(&edit).map_err(|error| self.switch_failed(error.into()))?;
-        manifest.state = next;
+        let synced = self.fs.sync_dir(&self.dir).map_err(|error| InstallError::Unknown(error.into()));
+        let recorded = synced.and_then(|()| manifest.record(&edit, next, &self.tables));
+        recorded.inspect_err(|error| self.install_failed(error))?;
 
         let tree = Arc::new(tree);
         self.state.replace(|state| ReadState {
@@ -67,7 +125,6 @@ impl Core {
                 tracing::warn!(%error, "an obsolete table stays until the next open");
             }
         }
-        self.roll_manifest(&mut manifest);
         Ok(())
     }
 
@@ -75,16 +132,21 @@ impl Core {
     pub(crate) fn install_keyspace(&self, id: KeyspaceId, name: &str) -> Result<()> {
         let mut manifest = lock(&self.manifest);
         self.status.check_writable()?;
-        let edit = Edit { keyspaces: vec![(id, name.into())], ..Edit::default() };
-        let next = manifest.state.apply(&edit)?;
-        manifest.log.append(&edit).map_err(|error| self.switch_failed(error.into()).into_cause())?;
-        manifest.state = next;
-        Ok(())
+        self.record(&mut manifest, Edit { keyspaces: vec![(id, name.into())], ..Edit::default() })
     }
 
-    fn switch_failed(&self, cause: Error) -> InstallError {
-        self.status.stop(&cause);
-        InstallError::Unknown(cause)
+    /// Records an edit that changes no table.
+    pub(crate) fn record(&self, manifest: &mut Manifest, mut edit: Edit) -> Result<()> {
+        let next = manifest.preview(&mut edit, &self.tables)?;
+        let recorded = manifest.record(&edit, next, &self.tables);
+        recorded.inspect_err(|error| self.install_failed(error)).map_err(InstallError::into_cause)
+    }
+
+    /// After a failure at the switch nothing more is written.
+    fn install_failed(&self, error: &InstallError) {
+        if let InstallError::Unknown(cause) = error {
+            self.status.stop(cause);
+        }
     }
 
     /// The rest of step 5, for a flush: gives log segments below `first` back, once the flushed memtable is let go. Those
@@ -92,19 +154,6 @@ impl Core {
     pub(crate) fn retire_log(&self, first: u32) {
         if let Ok(mut committer) = self.commit.lock() {
             committer.log.retire(first);
-        }
-    }
-
-    /// Begins a new manifest when the old one has grown far beyond what it says. Failing to is no loss: the old one
-    /// is whole.
-    fn roll_manifest(&self, manifest: &mut Manifest) {
-        if !manifest.log.wants_roll() {
-            return;
-        }
-        let number = self.tables.new_number();
-        manifest.state.next_file = self.tables.next_number();
-        if let Err(error) = manifest.log.roll(number, &manifest.state) {
-            self.status.stop(&error.into());
         }
     }
 }

@@ -15,7 +15,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use pebble_cursor::{Concat, Cursor, Merge, Source, Visible};
-use pebble_format::{InternalKey, KeyspaceId, PinnedRecord, RecordRef, Seqno};
+use pebble_format::{HeadPrefix, InternalKey, KeyspaceId, PinnedRecord, RecordRef, Seqno, Trailer};
 use pebble_memtable::MemtableCursor;
 use pebble_sstable::{Table, TableCursor};
 
@@ -144,8 +144,20 @@ impl Iter {
         let memtables = memtables.filter(|memtable| !memtable.is_empty());
         let children = memtables.map(|memtable| Child::Memtable(memtable.cursor()));
         let runs = state.tree.runs.iter().map(Child::run);
-        let merge = Merge::new(children.chain(runs).collect());
+        let merge = Merge::with_prefix(children.chain(runs).collect(), self.prefix());
         Visible::new(merge, self.keyspace, self.bounds.0.clone(), self.bounds.1.clone(), self.seqno)
+    }
+
+    /// What all keys within the bounds share.
+    fn prefix(&self) -> HeadPrefix {
+        match &self.bounds {
+            (Bound::Included(lo) | Bound::Excluded(lo), Bound::Included(hi) | Bound::Excluded(hi)) => {
+                let key =
+                    |user_key| InternalKey { keyspace: self.keyspace, user_key, trailer: Trailer::OLDEST };
+                HeadPrefix::between(key(lo), key(hi))
+            }
+            _ => HeadPrefix::new(self.keyspace, b""),
+        }
     }
 
     /// The next entry from the front.

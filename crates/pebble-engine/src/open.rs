@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 
+use pebble_format::log::LogPosition;
 use pebble_format::{FileName, Seqno};
 use pebble_manifest::{Edit, ManifestLog, ManifestState};
 use pebble_vfs::{Fs, Lock, LockKind};
@@ -13,10 +14,10 @@ use pebble_vfs::{Fs, Lock, LockKind};
 use crate::commit::SEGMENTS_MAX;
 use crate::core::Core;
 use crate::error::{Error, Result};
-use crate::install::Manifest;
+use crate::install::{InstallError, Manifest};
 use crate::keyspaces::Keyspaces;
 use crate::options::{Components, Options};
-use crate::recover::{self, LogPlace, RecoveryReport, Replayed};
+use crate::recover::{self, LogPlace, Order, RecoveryReport, Replayed};
 use crate::snapshots::Snapshots;
 use crate::state::{ReadState, State, Tree, Visible};
 use crate::stats::Counters;
@@ -34,46 +35,52 @@ pub(crate) fn open(dir: &Path, options: Options, components: Components) -> Resu
     let lock = take_directory(fs, dir, &options)?;
     let (mut manifest, dropped_manifest_bytes) = open_manifest(fs, dir, &options)?;
 
-    let uuid = manifest.state.uuid;
+    let uuid = manifest.state().uuid;
     let memtable_len = options.memtable_len();
-    let next_file = next_file_number(fs, dir, &manifest.state)?;
+    let next_file = next_file_number(fs, dir, manifest.state())?;
     let tables = Tables::new(Arc::clone(fs), dir.into(), uuid, &options, next_file);
-    let tree = tables.open_tree(Arc::clone(&manifest.state.version), None)?;
+    let tree = tables.open_tree(Arc::clone(&manifest.state().version), None)?;
 
-    let first = manifest.state.log_first;
+    let first = manifest.state().log_first;
     let recovered = pebble_wal::recover(
         fs,
         dir,
         uuid,
         first,
-        manifest.state.log_floor,
+        manifest.state().log_floor,
         options.recovery,
         options.log_io,
     )?;
     let dropped_bytes = recovered.dropped_bytes + dropped_manifest_bytes;
     let clean = recovered.sealed || recovered.frames().next().is_none();
     let place = LogPlace { fs, dir, options: recover::log_options(&options, memtable_len, uuid) };
-    let flushed = manifest.state.flushed_seqno;
+    let mut order = Order::of(manifest.state());
 
     let resumable = recovered.sealed && recovered.segments().count() < SEGMENTS_MAX;
     let (replayed, tree) = if resumable && dropped_manifest_bytes == 0 {
-        (recover::resume(place, recovered, flushed)?, tree)
+        (recover::resume(place, recovered, order)?, tree)
     } else {
         let mut outputs = NewTables::new(&tables);
         let bottom = tree.runs.is_empty();
-        let (mut edit, last, records) =
-            recover::flush_replayed(&recovered, flushed, &tables, &mut outputs, bottom, memtable_len)?;
-        edit.next_file = Some(tables.next_number());
-        let next = manifest.state.apply(&edit)?;
+        let mut edit =
+            recover::flush_replayed(&recovered, &mut order, &tables, &mut outputs, bottom, memtable_len)?;
+        let next = manifest.preview(&mut edit, &tables)?;
         let tree = tables.open_tree(Arc::clone(&next.version), Some(&tree))?;
         fs.sync_dir(dir)?;
-        // From here on the new tables stay, whatever happens: the edit may be durable although its append failed.
+        // From here on the new tables stay, whatever happens: the edit may be in force although recording it failed.
         outputs.keep();
-        write_edit(&mut manifest, &edit, next, &tables, dropped_manifest_bytes != 0)?;
-        let begun = recover::begin_log(place, recovered.next_segment, recovered.end, last)?;
-        (Replayed { records, ..begun }, tree)
+        manifest.record(&edit, next, &tables).map_err(InstallError::into_cause)?;
+
+        let first = recovered.next_segment;
+        let replayed = recover::begin_log(place, first, recovered.end, order)?;
+        fs.sync_dir(dir)?;
+        // From here on the first segment's name is durable, and its absence would be damage.
+        let mut begun = Edit { log_floor: Some(LogPosition::new(first, 0)), ..Edit::default() };
+        let next = manifest.preview(&mut begun, &tables)?;
+        manifest.record(&begun, next, &tables).map_err(InstallError::into_cause)?;
+        (replayed, tree)
     };
-    let orphans = recover::remove_orphans(fs, dir, &manifest.state, manifest.log.number())?;
+    let orphans = recover::remove_orphans(fs, dir, manifest.state(), manifest.number())?;
     let report = RecoveryReport {
         clean,
         replayed: replayed.records,
@@ -95,23 +102,6 @@ pub(crate) fn open(dir: &Path, options: Options, components: Components) -> Resu
     }))
 }
 
-/// Appends the edit of a recovery; behind a torn tail nothing is ever appended, so there a new manifest begins.
-fn write_edit(
-    manifest: &mut Manifest,
-    edit: &Edit,
-    next: ManifestState,
-    tables: &Tables,
-    torn: bool,
-) -> Result<()> {
-    manifest.state = next;
-    if torn {
-        let number = tables.new_number();
-        manifest.state.next_file = tables.next_number();
-        return Ok(manifest.log.roll(number, &manifest.state)?);
-    }
-    Ok(manifest.log.append(edit)?)
-}
-
 struct Parts {
     dir: PathBuf,
     options: Options,
@@ -127,7 +117,7 @@ struct Parts {
 fn assemble(parts: Parts) -> Core {
     let Parts { dir, options, components, lock, manifest, tables, tree, replayed, report } = parts;
     let committer = replayed.committer;
-    let names = manifest.state.keyspaces.iter().map(|(id, name)| (name.clone(), *id)).collect::<Vec<_>>();
+    let names = manifest.state().keyspaces.iter().map(|(id, name)| (name.clone(), *id)).collect::<Vec<_>>();
     Core {
         fs: components.fs,
         clock: components.clock,
@@ -191,7 +181,7 @@ fn take_directory(fs: &Arc<dyn Fs>, dir: &Path, options: &Options) -> Result<Box
 /// The manifest in force, and the bytes of its torn tail; a new one in a directory without a database.
 fn open_manifest(fs: &Arc<dyn Fs>, dir: &Path, options: &Options) -> Result<(Manifest, u64)> {
     if let Some(found) = pebble_manifest::recover(fs, dir)? {
-        return Ok((Manifest { log: found.log, state: found.state }, found.dropped_bytes));
+        return Ok((Manifest::read_back(found.log, found.state), found.dropped_bytes));
     }
     if !options.create_if_missing {
         return Err(Error::NotADatabase { path: dir.display().to_string().into() });
@@ -199,7 +189,7 @@ fn open_manifest(fs: &Arc<dyn Fs>, dir: &Path, options: &Options) -> Result<(Man
     let number = next_free(fs, dir, FIRST_FILE)?;
     let state = ManifestState { next_file: number + 1, ..ManifestState::new(new_uuid()) };
     let log = ManifestLog::create(Arc::clone(fs), dir, number, &state)?;
-    Ok((Manifest { log, state }, 0))
+    Ok((Manifest::begun(log, state), 0))
 }
 
 /// A number above every table and manifest that the directory holds or the manifest has given out, so that what a

@@ -16,11 +16,12 @@
 //! et al., ATC'20). Served from memory and then built upon, they would vanish with the next power cut. In a table
 //! of its own, synced, they are durable before anything refers to them.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use pebble_format::log::LogPosition;
-use pebble_format::{Corruption, FileName, HeadPrefix, Seqno, record};
+use pebble_format::{Corruption, FileName, HeadPrefix, KeyspaceId, Seqno, record};
 use pebble_manifest::{Edit, ManifestState, NewRun};
 use pebble_memtable::{Memtable, MemtableWriter};
 use pebble_sstable::Compression;
@@ -64,9 +65,8 @@ pub(crate) struct LogPlace<'a> {
 }
 
 /// Step 4a: the log goes on where it was sealed.
-pub(crate) fn resume(place: LogPlace<'_>, recovered: Recovered, flushed: Seqno) -> Result<Replayed> {
+pub(crate) fn resume(place: LogPlace<'_>, recovered: Recovered, mut order: Order) -> Result<Replayed> {
     let mut filling = Filling::new(HeadPrefix::none());
-    let mut order = Order::after(flushed);
     for frame in recovered.frames() {
         order.index(&frame, &mut filling)?;
     }
@@ -78,16 +78,15 @@ pub(crate) fn resume(place: LogPlace<'_>, recovered: Recovered, flushed: Seqno) 
 }
 
 /// Step 4b: what was replayed becomes tables, and a new log begins. Returns the edit that makes it so, not yet
-/// installed, the last sequence number, and how many records there were.
+/// recorded.
 pub(crate) fn flush_replayed(
     recovered: &Recovered,
-    flushed: Seqno,
+    order: &mut Order,
     tables: &Tables,
     outputs: &mut NewTables<'_>,
     bottom: bool,
     memtable_len: MemtableLen,
-) -> Result<(Edit, Seqno, u64)> {
-    let mut order = Order::after(flushed);
+) -> Result<Edit> {
     let mut added_runs: Vec<NewRun> = Vec::new();
     let mut filling = Filling::new(HeadPrefix::none());
     let mut flush = |memtable: &Arc<Memtable>| -> Result<()> {
@@ -112,13 +111,12 @@ pub(crate) fn flush_replayed(
     if !filling.writer.shared().is_empty() {
         flush(filling.writer.shared())?;
     }
-    let edit = Edit {
+    Ok(Edit {
         added_runs,
         log_first: Some(recovered.next_segment),
         flushed_seqno: Some(order.last()),
         ..Edit::default()
-    };
-    Ok((edit, order.last(), order.records))
+    })
 }
 
 /// A new log behind `recovered`, and an empty memtable for it.
@@ -126,10 +124,10 @@ pub(crate) fn begin_log(
     place: LogPlace<'_>,
     first: u32,
     previous_end: LogPosition,
-    last: Seqno,
+    order: Order,
 ) -> Result<Replayed> {
     let log = LogWriter::create(Arc::clone(place.fs), place.dir, place.options, first, previous_end)?;
-    Ok(Order::after(last).replayed(log, Filling::new(HeadPrefix::none())))
+    Ok(order.replayed(log, Filling::new(HeadPrefix::none())))
 }
 
 /// A memtable that is being filled from the log.
@@ -157,15 +155,18 @@ impl Filling {
     }
 }
 
-/// Checks that the frames hold the commits in order, without a hole.
-struct Order {
+/// Checks that the frames hold the commits in order, without a hole, and of known keyspaces.
+pub(crate) struct Order {
     next: Seqno,
     records: u64,
+    keyspaces: BTreeSet<KeyspaceId>,
 }
 
 impl Order {
-    fn after(flushed: Seqno) -> Self {
-        Self { next: Seqno(flushed.0 + 1), records: 0 }
+    /// For the log of a database with this manifest.
+    pub(crate) fn of(state: &ManifestState) -> Self {
+        let keyspaces = state.keyspaces.keys().copied().chain([KeyspaceId::DEFAULT]).collect();
+        Self { next: Seqno(state.flushed_seqno.0 + 1), records: 0, keyspaces }
     }
 
     fn last(&self) -> Seqno {
@@ -184,6 +185,13 @@ impl Order {
                 let offset = base + at as u64;
                 let gap = Corruption::new("log sequence", offset, self.next.0, record.seqno().0);
                 return Err(gap.in_file(&file).into());
+            }
+            // A name is durable before the first record of its keyspace is: one without a name is a lost edit.
+            if !self.keyspaces.contains(&record.keyspace()) {
+                let (offset, keyspace) = (base + at as u64, u64::from(record.keyspace().0));
+                return Err(Corruption::new("keyspace without a name", offset, 0, keyspace)
+                    .in_file(&file)
+                    .into());
             }
             filling.writer.insert(frame.offset + at)?;
             self.next = Seqno(self.next.0 + 1);

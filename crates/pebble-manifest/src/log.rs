@@ -190,6 +190,12 @@ impl ManifestLog {
         Ok(file.sync_data()?)
     }
 
+    /// What ended this log, if anything did: whether its last edit, or a roll, is in force is for the next
+    /// [`recover`](crate::recover()) to say.
+    pub fn failed(&self) -> Option<&Error> {
+        self.failed.as_ref()
+    }
+
     fn check(&self) -> Result<()> {
         match &self.failed {
             None => Ok(()),

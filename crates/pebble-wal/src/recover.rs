@@ -122,8 +122,9 @@ impl<'a> Iterator for Frames<'a> {
 ///
 /// - `uuid`: whose segments they must be.
 /// - `first`: the first segment that still matters; older ones are not opened.
-/// - `floor`: everything before it must be there: the position that a [seal](crate::LogWriter::seal) gave and that
-///   was noted durably, or [`LogPosition::ZERO`].
+/// - `floor`: everything before it must be there, and so must the segment it lies in: the position that a
+///   [seal](crate::LogWriter::seal) gave and that was noted durably; or the start of a segment whose name was durable
+///   before that was noted; or [`LogPosition::ZERO`].
 /// - `io`: [`LogIo::Map`] maps the segments; [`LogIo::Write`] reads them into memory, as does a file system without
 ///   maps.
 ///
@@ -161,8 +162,12 @@ pub fn recover(
     replay.scan_rest();
 
     let limit = replay.promise.max(floor);
-    let damage =
-        if replay.end < limit { Some(replay.explain(limit, &numbers)) } else { replay.hopeless.take() };
+    let first_is_gone = floor.segment() >= first && !numbers.contains(&first);
+    let damage = if replay.end < limit || first_is_gone {
+        Some(replay.explain(limit, &numbers))
+    } else {
+        replay.hopeless.take()
+    };
     let damage = match damage {
         Some(error) if mode == Recovery::Strict => return Err(error),
         damage => damage,
