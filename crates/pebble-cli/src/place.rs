@@ -45,7 +45,7 @@ pub enum Logs {
 pub struct Place {
     /// Directory of the database
     #[arg(value_name = "DB")]
-    pub path: PathBuf,
+    pub db: PathBuf,
     #[command(flatten)]
     pub tuning: Tuning,
 }
@@ -108,12 +108,12 @@ impl Tuning {
 impl Place {
     /// Opens, works, closes. The first failure counts: that a database with a problem does not close is no news.
     pub fn with<T>(&self, missing: Missing, work: impl FnOnce(&Db) -> Result<T>) -> Result<T> {
-        let db = self.tuning.open(&self.path, missing)?;
+        let db = self.tuning.open(&self.db, missing)?;
         let found = db.recovery();
         if !found.clean {
             note(&format!(
                 "{} was not closed: {} records recovered from the log, {} bytes of an unfinished write dropped",
-                self.path.display(),
+                self.db.display(),
                 human::count(found.replayed),
                 human::count(found.dropped_bytes),
             ));
@@ -131,7 +131,7 @@ impl Spot {
     pub fn with<T>(&self, missing: Missing, work: impl FnOnce(&Db, &Keyspace) -> Result<T>) -> Result<T> {
         self.place.with(missing, |db| {
             if missing == Missing::Refuse && !db.keyspaces().contains(&self.keyspace) {
-                let path = self.place.path.display();
+                let path = self.place.db.display();
                 return Err(Failure::Failed(format!("{path} has no keyspace {:?}", self.keyspace)));
             }
             work(db, &db.keyspace(&self.keyspace)?)

@@ -84,7 +84,7 @@ struct Measured {
 
 impl Bench {
     pub fn run(&self) -> Result<()> {
-        check_unused(&self.place.path)?;
+        check_unused(&self.place.db)?;
         if cfg!(debug_assertions) {
             note("this is a debug build: its figures say nothing");
         }

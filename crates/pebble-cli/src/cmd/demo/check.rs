@@ -154,3 +154,78 @@ fn repeated_contents(index: &Keyspace) -> Result<u64> {
     }
     Ok(repeated)
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::super::corpus::Fact;
+    use super::super::import::batches;
+    use super::*;
+
+    /// Eight items in batches of two, all in a database.
+    fn imported() -> (TempDir, Db, Corpus) {
+        let item = |n: usize| {
+            let (key, value) = (format!("file{n}").into_bytes(), format!("text {}", n / 2).into_bytes());
+            Item { fact: Fact::of(&key, &value), key, value }
+        };
+        let items: Vec<Item> = (0..8).map(item).collect();
+        let dir = TempDir::new().unwrap();
+        let db = Db::open(dir.path()).unwrap();
+        let keyspaces = Keyspaces::open(&db).unwrap();
+        for item in &items {
+            keyspaces.files.put(&item.key, &item.value).unwrap();
+            keyspaces.index.put(&item.fact.key, &item.fact.value).unwrap();
+        }
+        let bytes = items.iter().map(Item::len).sum();
+        (dir, db, Corpus { name: String::new(), files: 8, items, bytes })
+    }
+
+    fn surveyed(db: &Db, corpus: &Corpus) -> Result<Survey> {
+        survey(db, corpus, &batches(corpus, 2), &BTreeSet::from([0, 2]))
+    }
+
+    #[test]
+    fn what_was_not_acknowledged_may_be_there_or_not() {
+        let (_dir, db, corpus) = imported();
+        let keyspaces = Keyspaces::open(&db).unwrap();
+        assert_eq!(verify_all(&db, &corpus, 2).unwrap(), 4, "every content is in two files");
+        for item in &corpus.items[6..] {
+            keyspaces.files.delete(&item.key).unwrap();
+            keyspaces.index.delete(&item.fact.key).unwrap();
+        }
+        let survey = surveyed(&db, &corpus).unwrap();
+        assert_eq!((survey.found, survey.unacknowledged, survey.missing), (4, 1, vec![3]));
+        assert!(verify_all(&db, &corpus, 2).unwrap_err().is_corruption());
+    }
+
+    #[test]
+    fn a_batch_in_part_or_an_acknowledged_one_missing_is_found() {
+        for (gone, message) in
+            [(&[6][..], "batch 3 was not acknowledged, and 3"), (&[0, 1], "batch 0 was ack")]
+        {
+            let (_dir, db, corpus) = imported();
+            let keyspaces = Keyspaces::open(&db).unwrap();
+            for n in gone {
+                keyspaces.index.delete(&corpus.items[*n].fact.key).unwrap();
+            }
+            let failure = surveyed(&db, &corpus).err().unwrap();
+            assert!(failure.is_corruption() && failure.to_string().contains(message), "{failure}");
+        }
+    }
+
+    #[test]
+    fn another_value_and_a_key_too_many_are_found() {
+        let (_dir, db, corpus) = imported();
+        let keyspaces = Keyspaces::open(&db).unwrap();
+        keyspaces.index.put("zzz", "added").unwrap();
+        let failure = verify_all(&db, &corpus, 1).unwrap_err();
+        assert!(failure.is_corruption() && failure.to_string().contains("out of place"), "{failure}");
+        keyspaces.index.delete("zzz").unwrap();
+        keyspaces.files.put("file3", "text 9").unwrap();
+        for failure in [verify_all(&db, &corpus, 1).err(), surveyed(&db, &corpus).err()] {
+            let failure = failure.unwrap();
+            assert!(failure.is_corruption() && failure.to_string().contains("not what was put"), "{failure}");
+        }
+    }
+}
