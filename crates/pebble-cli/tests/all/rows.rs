@@ -93,7 +93,7 @@ fn other_peoples_rows() {
     assert_eq!((&answer["records"], &answer["commits"]), (&2.into(), &1.into()));
     assert_eq!(bed.run("scan", NONE).ok(), "Riga\t605802\nSt. John's, A\t22,193\n");
 
-    let objects = "{\"id\":7,\"doc\":{\"pi\": 3.140,\"big\":12345678901234567890123},\"key_base16\":true}\n\n\
+    let objects = "{\"id\":\"7\",\"doc\":{\"pi\": 3.140,\"big\":12345678901234567890123},\"key_base16\":true}\n\n\
                    {\"doc\":\"text \\u00fc\",\"id\":\"x\"}\n";
     fs::write(bed.path("objects.jsonl"), objects).unwrap();
     let args =
@@ -161,8 +161,12 @@ fn a_directory_comes_back() {
     let other = Bed::new();
     other.run("import", [&copy]).ok();
     assert_eq!(other.run("scan", NONE).ok(), bed.run("scan", NONE).ok());
-    let said = bed.run("export", [&copy]).fails(1);
+    let mine = bed.path("mine");
+    fs::create_dir(&mine).unwrap();
+    fs::write(mine.join("notes"), "mine").unwrap();
+    let said = bed.run("export", [&mine]).fails(1);
     assert!(said.contains("File exists"), "only a new or an empty directory: {said}");
+    assert_eq!(files(&mine).len(), 1, "nothing was added");
 }
 
 #[test]
