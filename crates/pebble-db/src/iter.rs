@@ -10,21 +10,11 @@ use crate::value::{Key, Value};
 /// borrows nothing, and what it gives does not change while it is held.
 ///
 /// After an error it gives that error and nothing else, so a `for` loop must leave on it, as `entry?` does.
-pub struct Iter {
-    inner: pebble_engine::Iter,
-    /// What a seek found already, to be given next from its end.
-    sought: Option<(End, Option<Result<PinnedRecord>>)>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
-    Front,
-    Back,
-}
+pub struct Iter(pebble_engine::Iter);
 
 impl Iter {
     pub(crate) fn new(inner: pebble_engine::Iter) -> Self {
-        Self { inner, sought: None }
+        Self(inner)
     }
 
     /// Makes the next entry from the front the first one at or after `key` within the bounds, before or behind
@@ -46,40 +36,30 @@ impl Iter {
     /// # }
     /// ```
     pub fn seek(&mut self, key: impl AsRef<[u8]>) {
-        self.sought = Some((End::Front, self.inner.seek(key.as_ref())));
+        self.0.seek(key.as_ref());
     }
 
     /// Makes the next entry from the back the last one at or before `key` within the bounds.
     pub fn seek_for_prev(&mut self, key: impl AsRef<[u8]>) {
-        self.sought = Some((End::Back, self.inner.seek_for_prev(key.as_ref())));
+        self.0.seek_for_prev(key.as_ref());
     }
+}
 
-    fn take(&mut self, end: End) -> Option<Result<(Key, Value)>> {
-        let found = match self.sought.take() {
-            Some((sought, found)) if sought == end => found,
-            other => {
-                self.sought = other;
-                match end {
-                    End::Front => self.inner.next_front(),
-                    End::Back => self.inner.next_back(),
-                }
-            }
-        };
-        found.map(|found| found.map(|record| (Key::new(record.key()), Value::new(record.into_value()))))
-    }
+fn entry(found: Result<PinnedRecord>) -> Result<(Key, Value)> {
+    found.map(|record| (Key::new(record.key()), Value::new(record.into_value())))
 }
 
 impl Iterator for Iter {
     type Item = Result<(Key, Value)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.take(End::Front)
+        self.0.next_front().map(entry)
     }
 }
 
 impl DoubleEndedIterator for Iter {
     fn next_back(&mut self) -> Option<Self::Item> {
-        self.take(End::Back)
+        self.0.next_back().map(entry)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::flush::new_run;
 use crate::iter::Child;
 use crate::sync::lock;
-use crate::tables::{NewTables, RunRules};
+use crate::tables::RunRules;
 
 impl Core {
     /// Carries out the next planned merge; says whether there was one.
@@ -56,12 +56,11 @@ impl Core {
         let prefix = first.zip(last).map(|(first, last)| HeadPrefix::between(first.as_ref(), last.as_ref()));
         let children = inputs.iter().map(|(_, tables)| Child::run(tables)).collect();
         let mut cursor = Merge::with_prefix(children, prefix.unwrap_or_default());
-        let mut outputs = NewTables::new(&self.tables);
         let compression = if plan.bottom { self.options.compression } else { Compression::None };
         let snapshots = self.snapshots.list();
         let stop = || self.work.is_stopping();
         let rules = RunRules { snapshots: &snapshots, bottom: plan.bottom, compression, stop: &stop };
-        let written = self.tables.write_run(&mut cursor, &mut outputs, &rules)?;
+        let (written, outputs) = self.write_run(&mut cursor, &rules)?;
         let bytes = written.iter().map(|table| table.len).sum();
         let edit = Edit { added_runs: new_run(0, newest, written), removed, ..Edit::default() };
         self.install_or_clean(edit, None, outputs)?;

@@ -12,6 +12,7 @@
 
 use std::sync::Arc;
 
+use pebble_cursor::Cursor;
 use pebble_format::Seqno;
 use pebble_format::log::LogPosition;
 use pebble_manifest::{Edit, NewRun, TableMeta};
@@ -50,12 +51,11 @@ impl Core {
             self.visible.raise(sealed.last_seqno);
         }
         let bottom = self.state.load().tree.runs.is_empty();
-        let mut outputs = NewTables::new(&self.tables);
         let mut cursor = sealed.memtable.cursor();
         let snapshots = self.snapshots.list();
         let rules =
             RunRules { snapshots: &snapshots, bottom, compression: Compression::None, stop: &|| false };
-        let written = self.tables.write_run(&mut cursor, &mut outputs, &rules)?;
+        let (written, outputs) = self.write_run(&mut cursor, &rules)?;
         let bytes = written.iter().map(|table| table.len).sum();
         let edit = Edit {
             added_runs: new_run(0, self.tables.new_number(), written),
@@ -69,6 +69,27 @@ impl Core {
         self.counters.flushed(bytes);
         self.work.wake_compaction();
         Ok(())
+    }
+
+    /// Writes a run. One whose sync fails is written once more, under new numbers; after a second failure nothing more is
+    /// written at all.
+    pub(crate) fn write_run(
+        &self,
+        input: &mut dyn Cursor,
+        rules: &RunRules<'_>,
+    ) -> Result<(Vec<TableInfo>, NewTables<'_>)> {
+        let mut outputs = NewTables::new(&self.tables);
+        let mut written = self.tables.write_run(input, &mut outputs, rules);
+        if written.is_err() && outputs.sync_failed() {
+            outputs = NewTables::new(&self.tables);
+            written = self.tables.write_run(input, &mut outputs, rules);
+            if let Err(error) = &written
+                && outputs.sync_failed()
+            {
+                self.status.stop(error);
+            }
+        }
+        Ok((written?, outputs))
     }
 
     /// Installs, and decides what becomes of the new tables when that fails.

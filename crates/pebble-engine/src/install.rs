@@ -56,6 +56,11 @@ impl Manifest {
         &self.state
     }
 
+    /// Whether the log was read back, and nothing was recorded since.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.inherited
+    }
+
     /// The number of the file in force.
     pub(crate) fn number(&self) -> u64 {
         self.log.number()

@@ -11,6 +11,7 @@
 //! Threading: an iterator belongs to one thread at a time. It holds one picture of the tree, so what it gives does
 //! not change, and the memtables and tables of that picture live as long as it does.
 
+use std::cmp::Ordering;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -114,10 +115,22 @@ pub struct Iter {
     keyspace: KeyspaceId,
     bounds: Bounds,
     seqno: Seqno,
-    front: Option<Visible<Merge<Child>>>,
-    back: Option<Visible<Merge<Child>>>,
-    /// What comes next, from the ends' point of view.
+    front: Option<End>,
+    back: Option<End>,
     phase: Phase,
+}
+
+/// One end: where it stands, and whether that entry was given out.
+struct End {
+    view: Visible<Merge<Child>>,
+    /// The end was moved to its entry by a seek, and has yet to give it.
+    pending: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Front,
+    Back,
 }
 
 enum Phase {
@@ -126,18 +139,13 @@ enum Phase {
     Failed(Error),
 }
 
-/// Which entry an end is moved to.
-enum Move<'a> {
-    Step,
-    Seek(&'a [u8]),
-}
-
 impl Iter {
     pub(crate) fn new(state: Arc<ReadState>, keyspace: KeyspaceId, bounds: Bounds, seqno: Seqno) -> Self {
         Self { state, keyspace, bounds, seqno, front: None, back: None, phase: Phase::Open }
     }
 
-    fn end(&self) -> Visible<Merge<Child>> {
+    /// An end at no position.
+    fn new_end(&self) -> End {
         let state = &self.state;
         let memtables =
             std::iter::once(&state.memtable).chain(state.sealed.iter().map(|sealed| &sealed.memtable));
@@ -145,7 +153,8 @@ impl Iter {
         let children = memtables.map(|memtable| Child::Memtable(memtable.cursor()));
         let runs = state.tree.runs.iter().map(Child::run);
         let merge = Merge::with_prefix(children.chain(runs).collect(), self.prefix());
-        Visible::new(merge, self.keyspace, self.bounds.0.clone(), self.bounds.1.clone(), self.seqno)
+        let (lo, hi) = self.bounds.clone();
+        End { view: Visible::new(merge, self.keyspace, lo, hi, self.seqno), pending: false }
     }
 
     /// What all keys within the bounds share.
@@ -163,79 +172,60 @@ impl Iter {
     /// The next entry from the front.
     #[inline]
     pub fn next_front(&mut self) -> Option<Result<PinnedRecord>> {
-        self.forward(Move::Step)
+        self.next_from(Side::Front)
     }
 
     /// The next entry from the back.
     #[inline]
     pub fn next_back(&mut self) -> Option<Result<PinnedRecord>> {
-        self.backward(Move::Step)
+        self.next_from(Side::Back)
     }
 
-    /// Moves the front so that the next entry it gives is the first at or after `key`, also to a place that lies
-    /// before where it stood; what the back has given stays given. Cost: a seek in every memtable and run.
-    pub fn seek(&mut self, key: &[u8]) -> Option<Result<PinnedRecord>> {
-        if matches!(self.phase, Phase::Exhausted) {
-            self.phase = Phase::Open;
-        }
-        self.forward(Move::Seek(key))
+    /// Moves the front so that the next entry it gives is the first at or after `key`, also to a place before where it
+    /// stood; what the back has given stays given. Cost: a seek in every memtable and run.
+    pub fn seek(&mut self, key: &[u8]) {
+        self.seek_from(Side::Front, key);
     }
 
     /// Moves the back so that the next entry it gives is the last at or before `key`; otherwise as [`Iter::seek`].
-    pub fn seek_for_prev(&mut self, key: &[u8]) -> Option<Result<PinnedRecord>> {
-        if matches!(self.phase, Phase::Exhausted) {
-            self.phase = Phase::Open;
-        }
-        self.backward(Move::Seek(key))
+    pub fn seek_for_prev(&mut self, key: &[u8]) {
+        self.seek_from(Side::Back, key);
     }
 
-    fn forward(&mut self, to: Move<'_>) -> Option<Result<PinnedRecord>> {
+    fn take(&mut self, side: Side) -> Option<End> {
+        match side {
+            Side::Front => self.front.take(),
+            Side::Back => self.back.take(),
+        }
+    }
+
+    fn put_back(&mut self, side: Side, end: End) {
+        match side {
+            Side::Front => self.front = Some(end),
+            Side::Back => self.back = Some(end),
+        }
+    }
+
+    fn next_from(&mut self, side: Side) -> Option<Result<PinnedRecord>> {
         match &self.phase {
             Phase::Open => {}
             Phase::Exhausted => return None,
             Phase::Failed(error) => return Some(Err(error.clone())),
         }
-        let (fresh, mut front) = match self.front.take() {
-            Some(front) => (false, front),
-            None => (true, self.end()),
+        let (fresh, mut end) = match self.take(side) {
+            Some(end) => (false, end),
+            None => (true, self.new_end()),
         };
-        let moved = match to {
-            Move::Seek(key) => front.seek(key),
-            Move::Step if fresh => front.first(),
-            Move::Step => front.next(),
+        let moved = match side {
+            _ if std::mem::take(&mut end.pending) => Ok(()),
+            Side::Front if fresh => end.view.first(),
+            Side::Front => end.view.next(),
+            Side::Back if fresh => end.view.last(),
+            Side::Back => end.view.prev(),
         };
-        let met = |key: &[u8]| {
-            self.back.as_ref().and_then(|back| back.record()).is_some_and(|back| key >= back.key())
-        };
-        let found = moved.map(|()| front.pinned().filter(|found| !met(found.record().key())));
-        self.front = Some(front);
-        self.give(found)
-    }
-
-    fn backward(&mut self, to: Move<'_>) -> Option<Result<PinnedRecord>> {
-        match &self.phase {
-            Phase::Open => {}
-            Phase::Exhausted => return None,
-            Phase::Failed(error) => return Some(Err(error.clone())),
-        }
-        let (fresh, mut back) = match self.back.take() {
-            Some(back) => (false, back),
-            None => (true, self.end()),
-        };
-        let moved = match to {
-            Move::Seek(key) => back.seek_for_prev(key),
-            Move::Step if fresh => back.last(),
-            Move::Step => back.prev(),
-        };
-        let met = |key: &[u8]| {
-            self.front.as_ref().and_then(|front| front.record()).is_some_and(|front| key <= front.key())
-        };
-        let found = moved.map(|()| back.pinned().filter(|found| !met(found.record().key())));
-        self.back = Some(back);
-        self.give(found)
-    }
-
-    fn give(&mut self, found: pebble_format::Result<Option<PinnedRecord>>) -> Option<Result<PinnedRecord>> {
+        let found =
+            moved.map(|()| end.view.pinned().filter(|found| !self.is_given(side, found.record().key())));
+        self.put_back(side, end);
         match found {
             Ok(Some(record)) => Some(Ok(record)),
             Ok(None) => {
@@ -248,5 +238,36 @@ impl Iter {
                 Some(Err(error))
             }
         }
+    }
+
+    /// Whether the other end has given `key` already, or what lies behind it from here.
+    #[inline]
+    fn is_given(&self, side: Side, key: &[u8]) -> bool {
+        let other = match side {
+            Side::Front => &self.back,
+            Side::Back => &self.front,
+        };
+        let Some((other, there)) = other.as_ref().and_then(|end| Some((end, end.view.record()?))) else {
+            return false;
+        };
+        match key.cmp(there.key()) {
+            Ordering::Equal => !other.pending,
+            Ordering::Greater => side == Side::Front,
+            Ordering::Less => side == Side::Back,
+        }
+    }
+
+    fn seek_from(&mut self, side: Side, key: &[u8]) {
+        if matches!(self.phase, Phase::Failed(_)) {
+            return;
+        }
+        let mut end = self.take(side).unwrap_or_else(|| self.new_end());
+        let moved = match side {
+            Side::Front => end.view.seek(key),
+            Side::Back => end.view.seek_for_prev(key),
+        };
+        end.pending = true;
+        self.put_back(side, end);
+        self.phase = moved.map_or_else(|error| Phase::Failed(error.into()), |()| Phase::Open);
     }
 }

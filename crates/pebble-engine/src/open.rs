@@ -35,6 +35,7 @@ pub(crate) fn open(dir: &Path, options: Options, components: Components) -> Resu
     let lock = take_directory(fs, dir, &options)?;
     let (mut manifest, dropped_manifest_bytes) = open_manifest(fs, dir, &options)?;
 
+    let is_new = !manifest.is_inherited();
     let uuid = manifest.state().uuid;
     let memtable_len = options.memtable_len();
     let next_file = next_file_number(fs, dir, manifest.state())?;
@@ -52,12 +53,17 @@ pub(crate) fn open(dir: &Path, options: Options, components: Components) -> Resu
         options.log_io,
     )?;
     let dropped_bytes = recovered.dropped_bytes + dropped_manifest_bytes;
-    let clean = recovered.sealed || recovered.frames().next().is_none();
     let place = LogPlace { fs, dir, options: recover::log_options(&options, memtable_len, uuid) };
     let mut order = Order::of(manifest.state());
 
-    let resumable = recovered.sealed && recovered.segments().count() < SEGMENTS_MAX;
-    let (replayed, tree) = if resumable && dropped_manifest_bytes == 0 {
+    // A seal that the manifest does not know of was perhaps never synced.
+    let sealed =
+        recovered.sealed && recovered.end == manifest.state().log_floor && dropped_manifest_bytes == 0;
+    let (replayed, tree) = if sealed && recovered.segments().count() < SEGMENTS_MAX {
+        // What was read back, the name of this manifest included, may not be on the device: a new one is.
+        let mut nothing = Edit::default();
+        let next = manifest.preview(&mut nothing, &tables)?;
+        manifest.record(&nothing, next, &tables).map_err(InstallError::into_cause)?;
         (recover::resume(place, recovered, order)?, tree)
     } else {
         let mut outputs = NewTables::new(&tables);
@@ -82,7 +88,7 @@ pub(crate) fn open(dir: &Path, options: Options, components: Components) -> Resu
     };
     let orphans = recover::remove_orphans(fs, dir, manifest.state(), manifest.number())?;
     let report = RecoveryReport {
-        clean,
+        clean: sealed || is_new,
         replayed: replayed.records,
         dropped_bytes,
         last_seqno: replayed.last_seqno.0,
@@ -154,28 +160,26 @@ fn take_directory(fs: &Arc<dyn Fs>, dir: &Path, options: &Options) -> Result<Box
     if !options.create_if_missing && fs.metadata(&current)?.is_none() {
         return Err(Error::NotADatabase { path: dir.display().to_string().into() });
     }
-    let missing: Vec<&Path> = {
-        let mut missing = Vec::new();
-        for ancestor in dir.ancestors().filter(|path| !path.as_os_str().is_empty()) {
-            if fs.metadata(ancestor)?.is_some() {
-                break;
-            }
-            missing.push(ancestor);
+    let mut missing = Vec::new();
+    for ancestor in dir.ancestors().filter(|path| !path.as_os_str().is_empty()) {
+        if fs.metadata(ancestor)?.is_some() {
+            break;
         }
-        missing
-    };
+        missing.push(ancestor);
+    }
     if !missing.is_empty() {
         fs.create_dir(dir)?;
-        for created in missing {
-            let parent = created.parent().filter(|path| !path.as_os_str().is_empty());
-            fs.sync_dir(parent.unwrap_or(Path::new(".")))?;
-        }
+        missing.into_iter().try_for_each(|created| fs.sync_dir(parent(created)))?;
     }
     let lock = fs.lock(&dir.join(FileName::Lock.to_string()), LockKind::Exclusive);
     lock.map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => Error::locked(dir),
         _ => error.into(),
     })
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// The manifest in force, and the bytes of its torn tail; a new one in a directory without a database.
@@ -185,6 +189,11 @@ fn open_manifest(fs: &Arc<dyn Fs>, dir: &Path, options: &Options) -> Result<(Man
     }
     if !options.create_if_missing {
         return Err(Error::NotADatabase { path: dir.display().to_string().into() });
+    }
+    // Also where the directory was there already: an earlier open may have failed between making and syncing it.
+    match fs.sync_dir(parent(dir)) {
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error.into()),
+        _ => {}
     }
     let number = next_free(fs, dir, FIRST_FILE)?;
     let state = ManifestState { next_file: number + 1, ..ManifestState::new(new_uuid()) };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pebble_memtable::Memtable;
-use pebble_sstable::{Compression, PointIndex};
+use pebble_sstable::{Compression, PointIndex, TableOptions};
 use pebble_vfs::{Clock, Fs, OsFs, SystemClock};
 use pebble_wal::{LogIo, Recovery};
 
@@ -120,13 +120,25 @@ impl Options {
         {
             return Err(Error::invalid("log segments must be 4 KiB to 64 MiB at first, and not shrink"));
         }
-        if !(64..=1 << 18).contains(&self.block_len) || !(1 << 10..=1 << 30).contains(&self.table_len) {
-            return Err(Error::invalid("blocks must be 64 B to 256 KiB long, tables 1 KiB to 1 GiB"));
+        if !(1 << 10..=1 << 30).contains(&self.table_len) {
+            return Err(Error::invalid("tables must be 1 KiB to 1 GiB long"));
         }
+        self.table_options([0; 16]).check()?;
         if self.runs_max == 0 {
             return Err(Error::invalid("at least one run must be allowed"));
         }
         Ok(())
+    }
+
+    /// How the tables of the database `uuid` are written, but for their compression.
+    pub(crate) fn table_options(&self, uuid: [u8; 16]) -> TableOptions {
+        TableOptions {
+            block_len: self.block_len,
+            table_len: self.table_len,
+            index: self.point_index,
+            uuid,
+            ..TableOptions::default()
+        }
     }
 
     /// How large a memtable may grow.

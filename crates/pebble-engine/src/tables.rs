@@ -43,13 +43,7 @@ impl Tables {
             dir,
             uuid,
             read_mode: options.read_mode,
-            template: TableOptions {
-                block_len: options.block_len,
-                table_len: options.table_len,
-                index: options.point_index,
-                uuid,
-                ..TableOptions::default()
-            },
+            template: options.table_options(uuid),
             cache: Arc::new(BlockCache::new(usize::try_from(options.cache_len()).unwrap_or(usize::MAX))),
             next_file: AtomicU64::new(next_file),
         }
@@ -144,12 +138,19 @@ pub(crate) struct RunRules<'a> {
 pub(crate) struct NewTables<'a> {
     tables: &'a Tables,
     created: Vec<u64>,
+    sync_failed: bool,
     kept: bool,
 }
 
 impl<'a> NewTables<'a> {
     pub(crate) fn new(tables: &'a Tables) -> Self {
-        Self { tables, created: Vec::new(), kept: false }
+        Self { tables, created: Vec::new(), sync_failed: false, kept: false }
+    }
+
+    /// Whether a table could not be synced: what its pages hold is unknown then, and syncing it again would prove
+    /// nothing.
+    pub(crate) fn sync_failed(&self) -> bool {
+        self.sync_failed
     }
 
     /// The files are part of the tree now.
@@ -169,7 +170,7 @@ impl Outputs for NewTables<'_> {
     }
 
     fn finish(&mut self, writer: FileSink, _info: &TableInfo) -> pebble_format::Result<()> {
-        Ok(writer.into_file().sync_data()?)
+        Ok(writer.into_file().sync_data().inspect_err(|_| self.sync_failed = true)?)
     }
 }
 
