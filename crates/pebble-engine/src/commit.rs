@@ -146,10 +146,6 @@ impl Core {
         &'a self,
         committer: MutexGuard<'a, Committer>,
     ) -> Result<MutexGuard<'a, Committer>> {
-        if let Some(cause) = self.status.flush_blocked() {
-            self.work.wake_flush();
-            return Err(cause);
-        }
         let _stalled = self.counters.stall(&*self.clock);
         match self.executor {
             Executor::Inline => {
@@ -159,6 +155,9 @@ impl Core {
             }
             Executor::Threads => {
                 self.work.wake_flush();
+                if let Some(cause) = self.status.flush_blocked() {
+                    return Err(cause);
+                }
                 match self.room.wait(committer) {
                     Ok(committer) => self.status.check_writable().map(|()| committer),
                     Err(_) => self.lock_commit(),

@@ -23,6 +23,7 @@ impl Core {
     /// Carries out the next planned merge; says whether there was one.
     pub(crate) fn compact_planned(&self) -> Result<bool> {
         let _one_at_a_time = lock(&self.compacting);
+        self.status.check_writable()?;
         let policy = Policy { runs_max: self.options.runs_max, ..Policy::default() };
         let Some(plan) = plan(&self.state.load().tree.version, &policy) else { return Ok(false) };
         self.merge(&plan)?;
@@ -32,6 +33,7 @@ impl Core {
     /// Merges all runs into one.
     pub(crate) fn compact_all(&self) -> Result<()> {
         let _one_at_a_time = lock(&self.compacting);
+        self.status.check_writable()?;
         let plan = {
             let state = self.state.load();
             let runs: Vec<u64> = state.tree.version.runs().map(|run| run.id()).collect();

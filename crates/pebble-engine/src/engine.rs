@@ -177,18 +177,21 @@ fn sane(bounds: Bounds) -> Bounds {
 impl LastWill {
     fn carry_out(&self) -> Result<()> {
         let mut threads = lock(&self.threads);
-        if self.core.status.check_open().is_err() {
+        let core = &self.core;
+        if core.status.check_open().is_err() {
             return Ok(());
         }
-        self.core.work.stop();
+        core.work.stop();
         for thread in threads.drain(..) {
             // A panic in it was caught and has stopped writing already.
             drop(thread.join());
         }
-        let closed = self.core.close_log();
-        self.core.status.close();
-        self.core.room.notify_all();
-        drop(lock(&self.core.lock).take());
+        // A merge that a user's thread runs is told to stop too, and waited for here.
+        let _no_merge = lock(&core.compacting);
+        let closed = core.close_log();
+        core.refuse_everything();
+        let _no_flush = lock(&core.flushing);
+        drop(lock(&core.lock).take());
         closed
     }
 }
@@ -210,12 +213,21 @@ impl Core {
         if !state.sealed.is_empty() || state.memtable.log_bytes() > CLOSE_KEEPS || !few_segments {
             self.flush_all()?;
         }
-        let mut manifest = lock(&self.manifest);
+        let mut manifest = self.lock_manifest()?;
         let sealed_at = {
             let mut committer = self.lock_commit()?;
             self.status.close();
             committer.log.seal()?
         };
         self.record(&mut manifest, Edit { log_floor: Some(sealed_at), ..Edit::default() })
+    }
+
+    /// The end of all writing. Whoever holds a lock of the write side has finished before, whoever takes one later is
+    /// refused, and whoever waits is woken.
+    fn refuse_everything(&self) {
+        let _no_install = lock(&self.manifest);
+        let _no_commit = lock(&self.commit);
+        self.status.close();
+        self.room.notify_all();
     }
 }

@@ -29,6 +29,7 @@ impl Core {
     /// Flushes the oldest sealed memtable, if there is one; says whether there was.
     pub(crate) fn flush_oldest(&self) -> Result<bool> {
         let _one_at_a_time = lock(&self.flushing);
+        self.status.check_writable()?;
         let Some(sealed) = self.state.load().sealed.last().cloned() else { return Ok(false) };
         let flushed = self.flush_sealed(&sealed);
         let next_segment = sealed.next_segment;
@@ -99,17 +100,13 @@ impl Core {
         flushed: Option<&Arc<Sealed>>,
         outputs: NewTables<'_>,
     ) -> Result<()> {
-        match self.install(edit, flushed) {
-            Ok(()) => {
-                outputs.keep();
-                Ok(())
+        let numbers = outputs.keep();
+        self.install(edit, flushed).map_err(|failed| {
+            if let InstallError::NotInstalled(_) = failed {
+                self.tables.remove(&numbers);
             }
-            Err(InstallError::NotInstalled(error)) => Err(error),
-            Err(InstallError::Unknown(error)) => {
-                outputs.keep();
-                Err(error)
-            }
-        }
+            failed.into_cause()
+        })
     }
 
     /// Seals what the memtable holds and flushes everything sealed. Returns the last sequence number that lies in

@@ -20,15 +20,14 @@
 //!
 //! Threading: one install at a time, under the lock of [`Manifest`].
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
-use pebble_format::{FileName, KeyspaceId};
+use pebble_format::KeyspaceId;
 use pebble_manifest::{Edit, ManifestLog, ManifestState};
 
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::state::{ReadState, Sealed};
-use crate::sync::lock;
 use crate::tables::Tables;
 
 /// The log of edits and what it says so far. Whoever holds its lock installs.
@@ -107,7 +106,7 @@ impl Core {
     /// Errors: before the switch nothing has changed, and the caller's new tables may be removed
     /// ([`InstallError::NotInstalled`]); at the switch they must stay.
     pub(crate) fn install(&self, mut edit: Edit, flushed: Option<&Arc<Sealed>>) -> Result<(), InstallError> {
-        let mut manifest = lock(&self.manifest);
+        let mut manifest = self.lock_manifest().map_err(InstallError::NotInstalled)?;
         let next = manifest.preview(&mut edit, &self.tables).map_err(InstallError::NotInstalled)?;
         let old = Arc::clone(&self.state.load().tree);
         let tree = self
@@ -125,19 +124,26 @@ impl Core {
             tree,
         });
 
-        for number in &edit.removed {
-            if let Err(error) = self.fs.remove(&self.tables.path(FileName::Table(*number))) {
-                tracing::warn!(%error, "an obsolete table stays until the next open");
-            }
-        }
+        self.tables.remove(&edit.removed);
         Ok(())
     }
 
     /// Adds a keyspace to the manifest, and returns once its name is durable.
     pub(crate) fn install_keyspace(&self, id: KeyspaceId, name: &str) -> Result<()> {
-        let mut manifest = lock(&self.manifest);
-        self.status.check_writable()?;
+        let mut manifest = self.lock_manifest()?;
         self.record(&mut manifest, Edit { keyspaces: vec![(id, name.into())], ..Edit::default() })
+    }
+
+    /// The manifest, while writing goes on. After a panic of a holder it does not: an edit may be half written.
+    pub(crate) fn lock_manifest(&self) -> Result<MutexGuard<'_, Manifest>> {
+        match self.manifest.lock() {
+            Ok(manifest) => self.status.check_writable().map(|()| manifest),
+            Err(_) => {
+                let panic = Error::Background { what: "an install".into() };
+                self.status.stop(&panic);
+                Err(panic)
+            }
+        }
     }
 
     /// Records an edit that changes no table.

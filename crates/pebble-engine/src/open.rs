@@ -57,8 +57,8 @@ pub(crate) fn open(dir: &Path, options: Options, components: Components) -> Resu
     let mut order = Order::of(manifest.state());
 
     // A seal that the manifest does not know of was perhaps never synced.
-    let sealed =
-        recovered.sealed && recovered.end == manifest.state().log_floor && dropped_manifest_bytes == 0;
+    let known = recovered.end == manifest.state().log_floor && recovered.damage.is_none();
+    let sealed = recovered.sealed && known && dropped_manifest_bytes == 0;
     let (replayed, tree) = if sealed && recovered.segments().count() < SEGMENTS_MAX {
         // What was read back, the name of this manifest included, may not be on the device: a new one is.
         let mut nothing = Edit::default();
@@ -156,8 +156,7 @@ fn assemble(parts: Parts) -> Core {
 
 /// Makes the directory if it is wanted and missing, and locks it.
 fn take_directory(fs: &Arc<dyn Fs>, dir: &Path, options: &Options) -> Result<Box<dyn Lock>> {
-    let current = dir.join(FileName::Current.to_string());
-    if !options.create_if_missing && fs.metadata(&current)?.is_none() {
+    if !options.create_if_missing && !holds_database(fs, dir)? {
         return Err(Error::NotADatabase { path: dir.display().to_string().into() });
     }
     let mut missing = Vec::new();
@@ -178,6 +177,15 @@ fn take_directory(fs: &Arc<dyn Fs>, dir: &Path, options: &Options) -> Result<Box
     })
 }
 
+/// Whether there is a database, whole or not. Errors: as [`pebble_manifest::recover`], where it has lost its `CURRENT`.
+fn holds_database(fs: &Arc<dyn Fs>, dir: &Path) -> Result<bool> {
+    if fs.metadata(dir)?.is_none() {
+        return Ok(false);
+    }
+    let has_current = fs.metadata(&dir.join(FileName::Current.to_string()))?.is_some();
+    Ok(has_current || pebble_manifest::recover(fs, dir)?.is_some())
+}
+
 fn parent(path: &Path) -> &Path {
     path.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
@@ -196,7 +204,7 @@ fn open_manifest(fs: &Arc<dyn Fs>, dir: &Path, options: &Options) -> Result<(Man
         _ => {}
     }
     let number = next_free(fs, dir, FIRST_FILE)?;
-    let state = ManifestState { next_file: number + 1, ..ManifestState::new(new_uuid()) };
+    let state = ManifestState { next_file: number.saturating_add(1), ..ManifestState::new(new_uuid()) };
     let log = ManifestLog::create(Arc::clone(fs), dir, number, &state)?;
     Ok((Manifest::begun(log, state), 0))
 }

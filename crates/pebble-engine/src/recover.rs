@@ -235,8 +235,10 @@ pub(crate) fn remove_orphans(
             FileName::Table(number) => state.version.tables().any(|meta| meta.number == number),
         };
         if !live {
-            fs.remove(&dir.join(&entry.name))?;
-            removed += 1;
+            match fs.remove(&dir.join(&entry.name)) {
+                Ok(()) => removed += 1,
+                Err(error) => tracing::warn!(%error, "a file that nothing refers to stays"),
+            }
         }
     }
     Ok(removed)

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use pebble_compaction::{Job, Outputs, run};
 use pebble_cursor::Cursor;
-use pebble_format::{FileName, Seqno};
+use pebble_format::{Corruption, FileName, Seqno};
 use pebble_manifest::{TableMeta, Version};
 use pebble_sstable::{BlockCache, Compression, FileSink, Table, TableInfo, TableOptions, TableReadOptions};
 use pebble_vfs::{Fs, Open};
@@ -69,6 +69,15 @@ impl Tables {
         self.cache.used() as u64
     }
 
+    /// Removes tables that no edit in force names. One that cannot be removed is an orphan for the next open.
+    pub(crate) fn remove(&self, numbers: &[u64]) {
+        for number in numbers {
+            if let Err(error) = self.fs.remove(&self.path(FileName::Table(*number))) {
+                tracing::warn!(%error, "a table that nothing refers to stays until the next open");
+            }
+        }
+    }
+
     /// Opens the table that `meta` describes, and checks that it is that table.
     pub(crate) fn open(&self, meta: &TableMeta) -> Result<Arc<Table>> {
         let name = FileName::Table(meta.number).to_string();
@@ -76,6 +85,11 @@ impl Tables {
             io::ErrorKind::NotFound => Error::MissingFile { file: name.as_str().into() },
             _ => error.into(),
         })?;
+        let len = file.len()?;
+        if len != meta.len {
+            // Before anything is read by a length that the file alone vouches for.
+            return Err(Corruption::new("table length", 0, meta.len, len).in_file(&name).into());
+        }
         let options = TableReadOptions { cache: Some(Arc::clone(&self.cache)) };
         let table = match self.read_mode {
             ReadMode::Map => Table::open_map(file.map()?, &name, options)?,
@@ -153,9 +167,11 @@ impl<'a> NewTables<'a> {
         self.sync_failed
     }
 
-    /// The files are part of the tree now.
-    pub(crate) fn keep(mut self) {
+    /// Lets the files be, and gives their numbers: from here on a failure, or a panic, must not remove them unless it is
+    /// known that no edit names them.
+    pub(crate) fn keep(mut self) -> Vec<u64> {
         self.kept = true;
+        std::mem::take(&mut self.created)
     }
 }
 
@@ -179,10 +195,6 @@ impl Drop for NewTables<'_> {
         if self.kept {
             return;
         }
-        for number in &self.created {
-            if let Err(error) = self.tables.fs.remove(&self.tables.path(FileName::Table(*number))) {
-                tracing::warn!(%error, "an unfinished table stays until the next open");
-            }
-        }
+        self.tables.remove(&self.created);
     }
 }

@@ -82,17 +82,28 @@ impl Work {
 
 /// Starts the threads.
 pub(crate) fn start(core: &Arc<Core>) -> Result<Vec<JoinHandle<()>>> {
-    let mut threads = vec![
-        spawn(core, "pebble-flush", |core| until_stopped(core, &core.work.flush, Core::flush_in_background))?,
-        spawn(core, "pebble-compact", |core| {
-            until_stopped(core, &core.work.compaction, Core::compact_in_background)
-        })?,
-    ];
+    let mut threads = Vec::new();
+    let started = start_all(core, &mut threads);
+    if started.is_err() {
+        core.work.stop();
+        threads.drain(..).for_each(|thread| drop(thread.join()));
+    }
+    started?;
+    core.work.wake_compaction();
+    Ok(threads)
+}
+
+fn start_all(core: &Arc<Core>, threads: &mut Vec<JoinHandle<()>>) -> Result<()> {
+    threads.push(spawn(core, "pebble-flush", |core| {
+        until_stopped(core, &core.work.flush, Core::flush_in_background);
+    })?);
+    threads.push(spawn(core, "pebble-compact", |core| {
+        until_stopped(core, &core.work.compaction, Core::compact_in_background);
+    })?);
     if let Some(interval) = core.options.sync_interval {
         threads.push(spawn(core, "pebble-sync", move |core| sync_every(core, interval))?);
     }
-    core.work.wake_compaction();
-    Ok(threads)
+    Ok(())
 }
 
 fn spawn(core: &Arc<Core>, name: &str, body: impl Fn(&Core) + Send + 'static) -> Result<JoinHandle<()>> {
@@ -158,10 +169,14 @@ impl Core {
         if self.status.stopped().is_some() {
             return Ok(false);
         }
-        self.compact_planned().inspect_err(|error| {
-            if !self.work.is_stopping() {
-                tracing::warn!(%error, "merge given up; its inputs stay");
+        match self.compact_planned() {
+            // What is damaged stays so: the inputs are left alone until the next flush asks again.
+            Err(error) if error.is_corruption() => {
+                tracing::error!(%error, "merge given up; its inputs stay");
+                Ok(false)
             }
-        })
+            Err(error) if self.work.is_stopping() => Err(error),
+            merged => merged.inspect_err(|error| tracing::warn!(%error, "merge failed; it is tried again")),
+        }
     }
 }
