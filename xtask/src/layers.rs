@@ -103,7 +103,7 @@ const CRATES: &[Row] = &[
             "pebble-engine",
             "pebble-db",
         ],
-        third_party: &["crc32c", "criterion", "crossbeam-skiplist", "tempfile"],
+        third_party: &["crc32c", "criterion", "crossbeam-skiplist", "tempfile", "zerocopy"],
     },
     Row { name: "xtask", level: 6, below: &[], third_party: &["serde_json"] },
 ];

@@ -21,8 +21,8 @@
 //! | the process is killed: lost | nothing acknowledged | nothing acknowledged |
 //! | the power fails: lost | at most what came after the last sync | nothing acknowledged |
 //!
-//! A sync is a commit with [`Durability::Sync`], a [`Db::persist`], or the background's, once a second: each makes every
-//! commit before it durable.
+//! A sync is a commit with [`Durability::Sync`], a [`Db::persist`], or the background's, once a second: each makes
+//! every commit before it durable.
 //!
 //! - A [`WriteBatch`] is applied whole or not at all, over any number of keyspaces.
 //! - What a reopen finds is the first *k* commits exactly: a prefix, without a hole.

@@ -61,7 +61,8 @@ impl Core {
         let edit = Edit {
             added_runs: new_run(0, self.tables.new_number(), written),
             log_first: Some(sealed.next_segment),
-            // Its name is durable when the edit is: see `install`. So its absence will be damage, not a crash's trace.
+            // Its name is durable when the edit is: see `install`. So its absence will be damage, not a crash's
+            // trace.
             log_floor: Some(LogPosition::new(sealed.next_segment, 0)),
             flushed_seqno: Some(sealed.last_seqno),
             ..Edit::default()
@@ -72,8 +73,8 @@ impl Core {
         Ok(())
     }
 
-    /// Writes a run. One whose sync fails is written once more, under new numbers; after a second failure nothing more is
-    /// written at all.
+    /// Writes a run. One whose sync fails is written once more, under new numbers; after a second failure nothing
+    /// more is written at all.
     pub(crate) fn write_run(
         &self,
         input: &mut dyn Cursor,

@@ -71,8 +71,8 @@ impl Manifest {
         Ok(self.state.apply(edit)?)
     }
 
-    /// Makes `next`, the state after `edit`, the one in force; durable on return. In a new manifest, if the old one is
-    /// inherited or has grown far beyond what it says.
+    /// Makes `next`, the state after `edit`, the one in force; durable on return. In a new manifest, if the old one
+    /// is inherited or has grown far beyond what it says.
     ///
     /// Errors: as [`InstallError`].
     pub(crate) fn record(
@@ -160,8 +160,9 @@ impl Core {
         }
     }
 
-    /// The rest of step 5, for a flush: gives log segments below `first` back, once the flushed memtable is let go. Those
-    /// that nobody reads any more are used again, and their pages with them: a fresh page costs many times a warm one.
+    /// The rest of step 5, for a flush: gives log segments below `first` back, once the flushed memtable is let go.
+    /// Those that nobody reads any more are used again, and their pages with them: a fresh page costs many times a
+    /// warm one.
     pub(crate) fn retire_log(&self, first: u32) {
         if let Ok(mut committer) = self.commit.lock() {
             committer.log.retire(first);

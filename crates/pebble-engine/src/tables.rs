@@ -167,8 +167,8 @@ impl<'a> NewTables<'a> {
         self.sync_failed
     }
 
-    /// Lets the files be, and gives their numbers: from here on a failure, or a panic, must not remove them unless it is
-    /// known that no edit names them.
+    /// Lets the files be, and gives their numbers: from here on a failure, or a panic, must not remove them unless
+    /// it is known that no edit names them.
     pub(crate) fn keep(mut self) -> Vec<u64> {
         self.kept = true;
         std::mem::take(&mut self.created)

@@ -74,7 +74,8 @@ impl Default for TableOptions {
 }
 
 impl TableOptions {
-    /// Refuses options out of their range, as [`TableWriter::new`](crate::TableWriter::new) does. Errors: `InvalidArgument`.
+    /// Refuses options out of their range, as [`TableWriter::new`](crate::TableWriter::new) does. Errors:
+    /// `InvalidArgument`.
     pub fn check(&self) -> Result<()> {
         if !(BLOCK_LEN_MIN..=BLOCK_LEN_MAX).contains(&self.block_len) {
             return Err(Error::invalid(format!(
