@@ -1,7 +1,7 @@
 //! The memtable against `crossbeam_skiplist::SkipMap`, on the same keys in the same order.
 //!
-//! - Insert includes the copy of the record into a (warm, recycled) log region; the skip list owns key and value, as two
-//!   `Vec`s that it is given.
+//! - Insert includes the copy of the record into a (warm, recycled) log region; the skip list owns key and value, as
+//!   two `Vec`s that it is given.
 //! - A get reads the value's first byte. A scan reads one byte of each key, here beside a walk over the skip list.
 //!
 //! `cargo bench -p pebble-bench --bench memtable [-- records]`: 500,000 records (16 B keys, 100 B values) unless told

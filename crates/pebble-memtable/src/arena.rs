@@ -6,8 +6,8 @@
 //!   chunks: [ ──► 32 nodes ][ ──► 32 ][ ──► 32 ][ ──► 32 ][ ──► 40 ] …   each a quarter of all before it
 //! ```
 //!
-//! Threading: one thread allocates, with the arena's [`Bump`], which it owns; any thread reads. A chunk is there before
-//! the first handle into it exists, so whoever got a handle finds its node.
+//! Threading: one thread allocates, with the arena's [`Bump`], which it owns; any thread reads. A chunk is there
+//! before the first handle into it exists, so whoever got a handle finds its node.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -47,8 +47,8 @@ impl<T: Default> Arena<T> {
         (Self { chunks, bytes }, Bump::default())
     }
 
-    /// Makes sure that the next `count` allocations succeed, so that a change of several nodes fails before it begins.
-    /// Cost: at most one allocation.
+    /// Makes sure that the next `count` allocations succeed, so that a change of several nodes fails before it
+    /// begins. Cost: at most one allocation.
     ///
     /// Errors: `InvalidArgument` when the handles are used up.
     pub fn reserve(&self, bump: &mut Bump, count: u32) -> Result<()> {

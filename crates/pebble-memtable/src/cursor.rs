@@ -5,12 +5,12 @@
 //!                                  else a new descent for what comes after (before) the current key
 //! ```
 //!
-//! It sees every record whose insert happened before its last absolute move ([`Cursor::seek`] and its kin), and may or
-//! may not see later ones; sequence numbers decide what a reader may use. Each record comes once and in order.
+//! It sees every record whose insert happened before its last absolute move ([`Cursor::seek`] and its kin), and may
+//! or may not see later ones; sequence numbers decide what a reader may use. Each record comes once and in order.
 //!
-//! The sibling is sound because a parent in the same state still covers the same ranges, and each child it names holds at
-//! least what its range held when the cursor came there (`tree.rs`). The leaf left may be one that was replaced, and then
-//! reach beyond its range: so the new leaf is entered at the searched key, not at its edge.
+//! The sibling is sound because a parent in the same state still covers the same ranges, and each child it names
+//! holds at least what its range held when the cursor came there (`tree.rs`). The leaf left may be one that was
+//! replaced, and then reach beyond its range: so the new leaf is entered at the searched key, not at its edge.
 //!
 //! Threading: a cursor belongs to one thread at a time, and may be sent to another.
 

@@ -5,14 +5,14 @@
 //! ```
 //!
 //! The finger is where the last record went. A record whose head lies strictly between the heads of the leaf's two
-//! separators goes there too, without a descent: so ascending keys, and many versions of one key, cost one leaf each. A
-//! split keeps the finger true, so neighbours never need another descent.
+//! separators goes there too, without a descent: so ascending keys, and many versions of one key, cost one leaf
+//! each. A split keeps the finger true, so neighbours never need another descent.
 //!
-//! A node that a run of neighbours fills is not halved: an ascending run leaves it full and begins a new one behind it, a
-//! descending run (new versions of one key) before it.
+//! A node that a run of neighbours fills is not halved: an ascending run leaves it full and begins a new one behind
+//! it, a descending run (new versions of one key) before it.
 //!
-//! Threading: a [`Finger`] is the right to change one [`Tree`], and unique. The protocol towards readers, and its proof,
-//! stand in `tree.rs`.
+//! Threading: a [`Finger`] is the right to change one [`Tree`], and unique. The protocol towards readers, and its
+//! proof, stand in `tree.rs`.
 
 use pebble_format::{Error, HeadPrefix, Result};
 
@@ -94,8 +94,9 @@ impl Finger {
         Ok(())
     }
 
-    /// Moves to the leaf of `target`. That it is the same leaf again is a sign of a run: then its fences are looked up, which
-    /// spares the next descents. (Looking them up in each descent costs a random insert a mispredicted branch or two.)
+    /// Moves to the leaf of `target`. That it is the same leaf again is a sign of a run: then its fences are looked
+    /// up, which spares the next descents. (Looking them up in each descent costs a random insert a mispredicted
+    /// branch or two.)
     #[inline]
     fn find(&mut self, tree: &Tree, target: &Target<'_>) {
         let root = tree.root();
@@ -164,8 +165,8 @@ impl Finger {
         Ok(())
     }
 
-    /// The parent of the finger's leaf, after room was made in it. All nodes for the split of the leaf are reserved before
-    /// anything changes.
+    /// The parent of the finger's leaf, after room was made in it. All nodes for the split of the leaf are reserved
+    /// before anything changes.
     fn parent_with_room(&mut self, tree: &Tree, target: &Target<'_>, run: Run) -> Result<u32> {
         let is_full = |handle: &&u32| tree.inners.get(**handle).order().is_full();
         let full = self.path.iter().rev().take_while(is_full).count();

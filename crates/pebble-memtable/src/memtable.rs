@@ -1,7 +1,7 @@
 //! The memtable as its readers see it.
 //!
-//! Threading: everything here reads; any number of threads, no lock, no waiting. The totals are stored by the one writer
-//! after each insert and may lag behind it for others.
+//! Threading: everything here reads; any number of threads, no lock, no waiting. The totals are stored by the one
+//! writer after each insert and may lag behind it for others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -58,9 +58,9 @@ impl Memtable {
         Self { tree, totals }
     }
 
-    /// The newest version at or after `lookup` of exactly its user key; a tombstone is given as the record it is. With
-    /// [`InternalKey::lookup`] that is what a reader at a sequence number sees. Cost: one descent, about one cache miss,
-    /// and one more for the record.
+    /// The newest version at or after `lookup` of exactly its user key; a tombstone is given as the record it is.
+    /// With [`InternalKey::lookup`] that is what a reader at a sequence number sees. Cost: one descent, about one
+    /// cache miss, and one more for the record.
     #[inline]
     pub fn get(&self, lookup: InternalKey<'_>) -> Option<RecordRef<'_>> {
         let position = self.tree.lower_bound(&self.tree.target(lookup))?;
@@ -98,7 +98,8 @@ impl Memtable {
         self.len() == 0
     }
 
-    /// Bytes of anonymous memory that the index holds, nodes still unused included; the records are not the memtable's.
+    /// Bytes of anonymous memory that the index holds, nodes still unused included; the records are not the
+    /// memtable's.
     pub fn memory(&self) -> usize {
         size_of::<Self>() + self.tree.windows.bytes() + self.tree.leaves.bytes() + self.tree.inners.bytes()
     }

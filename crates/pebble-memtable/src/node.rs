@@ -1,4 +1,5 @@
-//! Leaves and inner nodes: write-once slots in arrival order, and one word that says which are filled and how they sort.
+//! Leaves and inner nodes: write-once slots in arrival order, and one word that says which are filled and how they
+//! sort.
 //!
 //! ```text
 //!   order u64:   nibble 15 … 2   1    0          slots 1..=len are filled, in that order of time;
@@ -14,13 +15,12 @@
 //! A head word is the complement of the key's head, so that a slot still zero reads as the largest head.
 //!
 //! Threading: one writer, any number of readers. A slot is written before the order that names it is stored with
-//! `Release`; a reader loads the order with `Acquire` and looks only at slots that it names. A slot never changes after
-//! that, except a child, which is replaced (see the crate's `tree` module).
+//! `Release`; a reader loads the order with `Acquire` and looks only at slots that it names. A slot never changes
+//! after that, except a child, which is replaced (see the crate's `tree` module).
 
 use std::cmp::Ordering as Compare;
-use std::hint::black_box;
 
-use crate::sync::{AtomicU32, AtomicU64, FAN, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, FAN, Ordering, warm};
 
 /// Which slots are filled, and how they sort.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,14 +39,15 @@ impl Order {
         self.len() == FAN
     }
 
-    /// The slot of the `nth` smallest, from 1 to `len`; slot 0 for 0.
+    /// The slot of the `nth` smallest, from 1 to `len`; slot 0 for 0 and for `len + 1`.
     #[inline]
     fn slot(self, nth: usize) -> usize {
-        ((self.0 & !15) >> (4 * nth)) as usize & FAN
+        // Behind the last rank of a full node the shift wraps to zero, and the lowest nibble is masked out.
+        (self.0 & !15).wrapping_shr(4 * nth as u32) as usize & FAN
     }
 
-    /// The order after the next free slot was filled with what sorts behind `rank` others, and that slot. Not for a full
-    /// node.
+    /// The order after the next free slot was filled with what sorts behind `rank` others, and that slot. Not for a
+    /// full node.
     #[inline]
     fn with(self, rank: usize) -> (Self, usize) {
         let slot = self.len() + 1;
@@ -64,9 +65,10 @@ fn word(head: u64) -> u64 {
 
 /// How many of the slots that `order` names have a smaller head.
 ///
-/// All slots are compared, without a branch and without a look at `order`. An empty slot is never smaller, but one that
-/// is being filled, and that `order` does not name yet, may be: so the count is at least the rank, and steps back.
-#[inline]
+/// All slots are compared, without a branch and without a look at `order`. An empty slot is never smaller, but one
+/// that is being filled, and that `order` does not name yet, may be: so the count is at least the rank, and steps
+/// back.
+#[inline(always)]
 fn smaller_heads(words: &[AtomicU64; FAN + 1], order: Order, head: u64) -> usize {
     let bound = word(head);
     let count: usize =
@@ -78,16 +80,9 @@ fn smaller_heads(words: &[AtomicU64; FAN + 1], order: Order, head: u64) -> usize
     rank
 }
 
-/// Asks for a cache line that is read as soon as the rank is known, so that it comes together with the heads, not after
-/// them.
-#[inline]
-fn warm(reference: &AtomicU32) {
-    black_box(reference.load(Ordering::Relaxed));
-}
-
-/// The number of slots, in order, for which `side` of their reference is `Less`, given that smaller heads are; and whether
-/// the next one is `Equal`. Only slots with an equal head are asked: the first one, where the newest version of a key is,
-/// and then by halves.
+/// The number of slots, in order, for which `side` of their reference is `Less`, given that smaller heads are; and
+/// whether the next one is `Equal`. Only slots with an equal head are asked: the first one, where the newest version
+/// of a key is, and then by halves.
 #[inline]
 fn rank(
     node: (&[AtomicU64; FAN + 1], &[AtomicU32; FAN + 1]),
@@ -97,8 +92,11 @@ fn rank(
 ) -> (usize, bool) {
     let (words, refs) = node;
     let mut low = smaller_heads(words, order, head);
-    let is_tied =
-        |rank: usize| rank < order.len() && words[order.slot(rank + 1)].load(Ordering::Relaxed) == word(head);
+    // Both sides are evaluated: a branch on whether there is a next slot is often mispredicted.
+    let is_tied = |rank: usize| {
+        let next = words[order.slot(rank + 1)].load(Ordering::Relaxed);
+        (rank < order.len()) & (next == word(head))
+    };
     if !is_tied(low) {
         return (low, false);
     }
@@ -213,7 +211,8 @@ impl Inner {
         Order(self.words[0].load(Ordering::Acquire))
     }
 
-    /// How many of the separators that `order` names come before the searched key, and whether the next one is that key.
+    /// How many of the separators that `order` names come before the searched key, and whether the next one is that
+    /// key.
     #[inline]
     pub fn rank(&self, order: Order, head: u64, side: impl FnMut(u32) -> Compare) -> (usize, bool) {
         warm(&self.children[0]);
@@ -253,7 +252,8 @@ impl Inner {
         self.children[self.order().slot(nth)].store(child, Ordering::Release);
     }
 
-    /// Fills a node that nobody else has seen with the children `first..=last` of a full one, and what is between them.
+    /// Fills a node that nobody else has seen with the children `first..=last` of a full one, and what is between
+    /// them.
     pub fn fill(&self, from: &Inner, first: usize, last: usize) {
         let order = from.order();
         self.begin(from.child(order, first));

@@ -12,49 +12,52 @@
 //!
 //! *Insert.* A free slot is written, then the leaf's order is stored with `Release`.
 //!
-//! *Split of a full node `L`*, child `c` of a parent `P` with room (a full ancestor is split first, from the top down):
+//! *Split of a full node `L`*, child `c` of a parent `P` with room (a full ancestor is split first, from the top
+//! down):
 //!
 //! ```text
 //!   0   P [.. c→L ..]                      L whole
 //!   1   P [.. c→L ..]     lo   hi          two new nodes hold what L holds, and the new record; nobody sees them
 //!   2   P [.. c→L  s→hi]                   P's order stored, Release: what is ≥ s is found in hi, the rest still in L
-//!   3   P [.. c→lo s→hi]                   child c stored, Release. L is never changed again, and never freed
+//!   3   P [.. c→lo s→hi]                   child c stored, Release. L is replaced: never changed or freed
 //! ```
 //!
-//! `lo` or `hi` may be `L` itself (a run of ascending or descending keys: the full node stays and one record gets a node
-//! of its own). *Split of the root*: a new root with the old one as its only child is stored first (Release).
+//! `lo` or `hi` may be `L` itself (a run of ascending or descending keys: the full node stays and one record gets a
+//! node of its own). Then `L` is exactly that half already, stays in place and may get more. *Split of the root*: a new
+//! root with the old one as its only child is stored first (Release).
 //!
 //! # The reader's rule
 //!
-//! In an inner node: load the order (Acquire), choose the child by the separators that it names, load the child (Acquire),
-//! **load the order again; if it differs, choose again.** In a leaf: load the order once, and look at what it names.
+//! In an inner node: load the order (Acquire), choose the child by the separators that it names, load the child
+//! (Acquire), **load the order again; if it differs, choose again.** In a leaf: load the order once, and look at
+//! what it names.
 //!
 //! # Why nothing is missed
 //!
-//! Claim: a reader finds every record whose insert happened before its descent began (which a sequence number published
-//! with `Release` after the insert and loaded with `Acquire` before the descent gives).
+//! Claim: a reader finds every record whose insert happened before its descent began (which a sequence number
+//! published with `Release` after the insert and loaded with `Acquire` before the descent gives).
 //!
-//! 1. *A pair of order and child is one state of `P` between two splits, or state 2.* The danger is an order of state 0
-//!    with a child of state 3: `lo` without the separator that says that the rest is in `hi`. Who loads `lo` synchronizes
-//!    with the store of step 3, so the second load of the order sees step 2 or later. An order never returns to an earlier
-//!    value, because its count only grows; so the comparison fails and the reader chooses again. In every other pair the
-//!    child holds all that the chosen range held when the order was stored: `L` in state 2 holds more than its range,
-//!    which is harmless.
-//! 2. *A node that was replaced is only met by a reader that may miss what came later.* `L` gets nothing after step 1. Who
-//!    reaches `L` loaded `c→L`; had a later insert happened before its descent, so had step 3, and by coherence the load
-//!    would have given `lo` or newer. The same holds for a replaced inner node, and for the old root: what is inserted
-//!    below it after its replacement did not happen before a descent that met it.
-//! 3. *A node still in place shows all.* The order of a leaf in place is loaded after the descent began, so by coherence
-//!    it is at least as new as the last insert that happened before.
+//! 1. *A pair of order and child is one state of `P` between two splits, or state 2.* The danger is an order of
+//!    state 0 with a child of state 3: `lo` without the separator that says that the rest is in `hi`. Who loads `lo`
+//!    synchronizes with the store of step 3, so the second load of the order sees step 2 or later. An order never
+//!    returns to an earlier value, because its count only grows; so the comparison fails and the reader chooses
+//!    again. In every other pair the child holds all that the chosen range held when the order was stored: `L` in
+//!    state 2 holds more than its range, which is harmless.
+//! 2. *A node that was replaced is only met by a reader that may miss what came later.* A replaced `L` gets nothing
+//!    after step 1. Who reaches it loaded `c→L`; had a later insert happened before its descent, so had step 3, and
+//!    by coherence the load would have given `lo` or newer. The same holds for a replaced inner node, and for the
+//!    old root: what is inserted below it after its replacement did not happen before a descent that met it.
+//! 3. *A node still in place shows all.* The order of a leaf in place is loaded after the descent began, so by
+//!    coherence it is at least as new as the last insert that happened before.
 //! 4. *Retries end*, since each needs a split of a child of that node, of which a node sees at most as many as it has
 //!    slots.
 //!
-//! A separator's record lies in the subtree behind it from the moment the separator is seen, is never removed, and nothing
-//! below it in key order ever enters there. So the first record of a subtree is its separator, forever: a search that
-//! finds a leaf exhausted knows the next record without visiting it (the *fence*), and a search for what comes before a key
-//! needs no neighbour.
+//! A separator's record lies in the subtree behind it from the moment the separator is seen, is never removed, and
+//! nothing below it in key order ever enters there. So the first record of a subtree is its separator, forever: a
+//! search that finds a leaf exhausted knows the next record without visiting it (the *fence*), and a search for what
+//! comes before a key needs no neighbour.
 //!
-//! Threading: [`Tree`] is shared; its methods read. Only `writer.rs` changes it.
+//! Threading: [`Tree`] is shared; its methods read. Only `finger.rs` changes it.
 
 use std::cmp::Ordering as Compare;
 
@@ -166,7 +169,8 @@ impl Tree {
         })
     }
 
-    /// The leaf whose range ends at or holds `target`, and begins before it: what comes right before `target` is there.
+    /// The leaf whose range ends at or holds `target`, and begins before it: what comes right before `target` is
+    /// there.
     #[inline]
     pub fn leaf_before(&self, target: &Target<'_>) -> Spot {
         self.descend(|inner, order| inner.rank(order, target.head, |position| self.side(position, target)).0)
@@ -188,7 +192,8 @@ impl Tree {
         self.leaves.get(leaf).rank(order, target.head, |position| self.side(position, target)).0
     }
 
-    /// Position of the first record at or after `target`. Cost: one descent, and one record read where heads are equal.
+    /// Position of the first record at or after `target`. Cost: one descent, and one record read where heads are
+    /// equal.
     #[inline]
     pub fn lower_bound(&self, target: &Target<'_>) -> Option<u32> {
         let spot = self.leaf_of(target);

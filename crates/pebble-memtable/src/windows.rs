@@ -9,8 +9,8 @@
 //!
 //! A region takes as many consecutive windows as its capacity fills, at least one, so a record's position is a sum.
 //!
-//! Threading: one thread attaches; a window is set once, before the first position in it is handed out, so whoever got
-//! a position finds its window.
+//! Threading: one thread attaches; a window is set once, before the first position in it is handed out, so whoever
+//! got a position finds its window.
 
 use std::hint::black_box;
 use std::sync::{Arc, OnceLock};
@@ -50,8 +50,8 @@ impl Windows {
         size_of_val(&*self.table)
     }
 
-    /// Position of the region's first byte; `None` when the windows that are left do not hold the region. A region that is
-    /// attached already keeps its windows.
+    /// Position of the region's first byte; `None` when the windows that are left do not hold the region. A region
+    /// that is attached already keeps its windows.
     pub fn attach(&self, region: &Arc<AppendRegion>) -> Option<u32> {
         let mut free = 0;
         while let Some(window) = self.table.get(free).and_then(OnceLock::get) {
@@ -95,8 +95,8 @@ impl Windows {
     }
 }
 
-/// The record at an offset where one was found when it was indexed. Filled bytes of a region never change, so it is there
-/// still.
+/// The record at an offset where one was found when it was indexed. Filled bytes of a region never change, so it is
+/// there still.
 #[inline]
 pub fn record_at(region: &AppendRegion, offset: usize) -> RecordRef<'_> {
     match region.tail(offset).map(RecordRef::parse) {

@@ -1,4 +1,5 @@
-//! Loom models: with nodes of three slots, a few inserts split leaves, inner nodes and the root while a reader is under way.
+//! Loom models: with nodes of three slots, a few inserts split leaves, inner nodes and the root while a reader is
+//! under way.
 //!
 //! Run with `RUSTFLAGS="--cfg loom" cargo test -p pebble-memtable --test loom --release`.
 #![cfg(loom)]

@@ -48,7 +48,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 160, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_memtable_is_an_ordered_map((inserts, stride) in inserts(), prefix in prefix(), probes in prop::collection::vec((0_u16..4, user_key(), 0_u64..420), 40)) {
+    fn a_memtable_is_an_ordered_map(
+        (inserts, stride) in inserts(),
+        prefix in prefix(),
+        probes in prop::collection::vec((0_u16..4, user_key(), 0_u64..420), 40),
+    ) {
         let (mut log, memtable) = Log::new(prefix, 1 << 13);
         let mut model = Model::new();
         for (index, (keyspace, user_key, is_put)) in inserts.iter().enumerate() {
@@ -68,7 +72,8 @@ proptest! {
         cursor.first().unwrap();
         for ((keyspace, user_key, trailer), value) in &model {
             let record = cursor.record().unwrap();
-            prop_assert_eq!((record.keyspace().0, record.key(), record.trailer().0), (*keyspace, &user_key[..], trailer.0));
+            let found = (record.keyspace().0, record.key(), record.trailer().0);
+            prop_assert_eq!(found, (*keyspace, &user_key[..], trailer.0));
             prop_assert_eq!(record.value(), &value[..]);
             cursor.next().unwrap();
         }
@@ -87,7 +92,8 @@ proptest! {
             let visible = at.clone().filter(|(k, u, _)| k == keyspace && u == user_key);
             let got = memtable.get(lookup);
             prop_assert_eq!(got.map(|record| record.trailer().0), visible.map(|(_, _, trailer)| trailer));
-            prop_assert_eq!(memtable.get_pinned(lookup).map(|pinned| pinned.record().raw().to_vec()), got.map(|record| record.raw().to_vec()));
+            let pinned = memtable.get_pinned(lookup).map(|pinned| pinned.record().raw().to_vec());
+            prop_assert_eq!(pinned, got.map(|record| record.raw().to_vec()));
 
             cursor.seek(lookup).unwrap();
             prop_assert_eq!(under(&cursor), at);
@@ -106,7 +112,9 @@ proptest! {
             }
         }
 
-        let own = |entry: Option<InternalKey<'_>>| entry.map(|key| (key.keyspace.0, key.user_key.to_vec(), key.trailer.0));
+        let own = |entry: Option<InternalKey<'_>>| {
+            entry.map(|key| (key.keyspace.0, key.user_key.to_vec(), key.trailer.0))
+        };
         let modelled = |entry: Option<&(u16, Vec<u8>, Reverse<u64>)>| entry.map(|(k, u, t)| (*k, u.clone(), t.0));
         prop_assert_eq!(own(memtable.first()), modelled(model.keys().next()));
         prop_assert_eq!(own(memtable.last()), modelled(model.keys().next_back()));
