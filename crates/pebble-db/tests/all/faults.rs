@@ -554,6 +554,7 @@ fn a_panic_in_the_background_is_an_error_and_reads_go_on() {
 fn a_panic_in_a_call_poisons_nothing() {
     for op in [Op::Create, Op::Write, Op::Sync, Op::Rename, Op::Map, Op::SyncDir, Op::Allocate, Op::MapMut] {
         for nth in 0..4 {
+            let _context = Context(format!("{op:?} {nth}"));
             let (sim, fs, db) = prepared(LogIo::Map);
             fs.inject(Fault::once(op, nth, FaultKind::Panic));
             let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -638,4 +639,88 @@ fn check_all(db: &Db) {
         let value = db.get(key_of(n)).unwrap();
         assert_eq!(value.as_deref(), Some(&bytes(n, 300)[..]));
     }
+}
+
+/// Writers that share a sync share its failure: none of that group is seen, all before it are there after a power
+/// cut, and nobody is told a thing twice.
+#[test]
+fn a_group_whose_sync_fails_is_unknown_to_every_writer() {
+    for nth in 0..12 {
+        let sim = SimFs::new(nth);
+        let fs = FaultFs::over_sim(sim.clone());
+        let config = Config::tiny(if nth % 2 == 0 { LogIo::Map } else { LogIo::Write });
+        let db = config.sim_with(Arc::new(fs.clone()), Executor::Threads).open().unwrap();
+        fs.inject(Fault::once(Op::Sync, nth, FaultKind::LyingSync).on(".log"));
+        let told: Vec<u64> = std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..4_u8)
+                .map(|writer| {
+                    let db = &db;
+                    scope.spawn(move || {
+                        for n in 1..=30_u64 {
+                            let outcome = db.put_with([writer], n.to_be_bytes(), &WriteOptions::sync());
+                            if let Err(error) = outcome {
+                                assert!(matches!(kind(&error), "CommitUnknown" | "ReadOnly"), "{error}");
+                                return n - 1;
+                            }
+                        }
+                        30
+                    })
+                })
+                .collect();
+            writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+        });
+        assert_eq!(fs.fired(), 1);
+        let counter = |db: &Db, writer: usize| {
+            let value = db.get([u8::try_from(writer).unwrap()]).unwrap();
+            value.map_or(0, |value| u64::from_be_bytes((*value).try_into().unwrap()))
+        };
+        for (writer, told) in told.iter().enumerate() {
+            assert_eq!(
+                counter(&db, writer),
+                *told,
+                "sync {nth}: what is visible was acknowledged, and the reverse"
+            );
+        }
+        assert!(db.stopped().is_some());
+        drop(db);
+        for image in [sim.kill(), sim.crash_with(CrashImage::NothingUnsynced), sim.crash(nth)] {
+            let db = config.sim(image).open().unwrap();
+            for (writer, told) in told.iter().enumerate() {
+                let found = counter(&db, writer);
+                assert!((*told..=told + 1).contains(&found), "sync {nth}: {found} of {told}");
+            }
+        }
+    }
+}
+
+/// What a manifest's failed sync left in the page cache is no ground to build on: the next open may read it, but the
+/// edits behind it must not be all that becomes durable. Where the sectors lie decides, so the lengths vary.
+#[test]
+fn a_manifest_whose_sync_failed_is_not_appended_to_after_a_reopen() {
+    let mut failures = Vec::new();
+    for log_io in LOG_MODES {
+        for pad in (1..250).step_by(12) {
+            let (sim, fs, db) = prepared(log_io);
+            db.keyspace(&"p".repeat(pad)).unwrap();
+            fs.inject(Fault::once(Op::Sync, 0, FaultKind::LyingSync).on("MANIFEST"));
+            assert!(db.flush().is_err());
+            drop(db);
+            attempt(
+                &mut failures,
+                || format!("{log_io:?}, {pad}"),
+                || {
+                    let db = Config::tiny(log_io).sim(fs.clone()).open().unwrap();
+                    db.put_with("more", "3", &WriteOptions::sync()).unwrap();
+                    for name in ["x", "y"] {
+                        db.keyspace(&name.repeat(255)).unwrap();
+                    }
+                    db.flush().unwrap();
+                    let cut = sim.crash_with(CrashImage::NothingUnsynced);
+                    let db = Config::tiny(log_io).sim(cut).open().unwrap();
+                    assert_prepared(&db, &[("more", "3")]);
+                },
+            );
+        }
+    }
+    assert_none(&failures);
 }

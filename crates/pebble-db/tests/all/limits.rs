@@ -9,6 +9,7 @@ use pebble_db::{
     Components, Db, Error, Executor, Iter, Keyspace, LogIo, Snapshot, Value, WriteBatch, WriteOptions, limits,
 };
 use pebble_vfs::fault::{Fault, FaultKind, Op};
+use pebble_vfs::sim::CrashImage;
 use pebble_vfs::{Clock, FaultFs, Fs, ManualClock, SimFs};
 
 use crate::support::{Config, LOG_MODES, dir, dump, kind, scan};
@@ -210,6 +211,20 @@ fn a_first_open_that_fails_at_any_call_can_be_made_later() {
     }
 }
 
+/// The directory's own name must be durable before anything in it is called so, whoever made the directory.
+#[test]
+fn a_directory_that_was_there_already_is_durable_as_well() {
+    for log_io in LOG_MODES {
+        let fs = SimFs::new(1);
+        fs.create_dir(dir()).unwrap();
+        let db = Config::tiny(log_io).sim(fs.clone()).open().unwrap();
+        db.put_with("synced", "1", &WriteOptions::sync()).unwrap();
+        let cut = fs.crash_with(CrashImage::NothingUnsynced);
+        let db = Config::tiny(log_io).sim(cut).open().unwrap();
+        assert_eq!(db.get("synced").unwrap().as_deref(), Some(&b"1"[..]), "{log_io:?}");
+    }
+}
+
 #[test]
 fn a_second_open_in_the_process_is_locked_at_once() {
     let fs = SimFs::new(1);
@@ -244,6 +259,38 @@ fn a_second_open_in_another_process_is_locked() {
     db.close().unwrap();
     assert_eq!(open_in_a_child(&path), "w");
     assert_eq!(Db::open(&path).unwrap().get("k").unwrap().unwrap(), "w");
+}
+
+/// A process that is being started has a copy of every descriptor until it becomes its program. The lock must not
+/// live on in such a copy: who has closed a database can open it again.
+#[cfg(unix)]
+#[test]
+fn a_close_lets_go_while_other_threads_start_processes() {
+    let root = tempfile::tempdir().unwrap();
+    let config = Config::tiny(LogIo::Map);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::SeqCst) {
+                Command::new("true").status().unwrap();
+            }
+        });
+        let mut locked = 0;
+        for n in 0..200_u64 {
+            match config.real(&root.path().join("db")).open() {
+                Ok(db) => {
+                    db.put("k", n.to_be_bytes()).unwrap();
+                    db.close().unwrap();
+                }
+                Err(error) => {
+                    assert_eq!(kind(&error), "Locked", "{error}");
+                    locked += 1;
+                }
+            }
+        }
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(locked, 0, "opens that found nobody's lock");
+    });
 }
 
 fn open_in_a_child(path: &std::path::Path) -> String {
