@@ -253,6 +253,10 @@ impl HeadPrefix {
         if keyspace != own {
             return if keyspace < own { 0 } else { u64::MAX };
         }
+        // An empty prefix is common, and comparing even no bytes of it would wait for the key's own.
+        if self.bytes.is_empty() {
+            return leading_u64(user_key);
+        }
         match user_key.strip_prefix(&*self.bytes) {
             Some(rest) => leading_u64(rest),
             None if *user_key < *self.bytes => 0,

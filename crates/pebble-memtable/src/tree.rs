@@ -61,7 +61,6 @@
 
 use std::cmp::Ordering as Compare;
 
-use pebble_format::key::leading_u64;
 use pebble_format::{HeadPrefix, InternalKey};
 
 use crate::arena::Arena;
@@ -123,11 +122,7 @@ impl Tree {
     /// A key ready to be searched.
     #[inline]
     pub fn target<'a>(&self, key: InternalKey<'a>) -> Target<'a> {
-        // An empty prefix is common, and comparing it would touch the key's bytes before its stores have drained.
-        let is_bare = self.prefix.keyspace() == Some(key.keyspace) && self.prefix.bytes().is_empty();
-        let head =
-            if is_bare { leading_u64(key.user_key) } else { self.prefix.head(key.keyspace, key.user_key) };
-        Target { head, key }
+        Target { head: self.prefix.head(key.keyspace, key.user_key), key }
     }
 
     /// How the record at a position compares with the searched key.
