@@ -114,7 +114,7 @@ impl Fs for OsFs {
             LockKind::Shared => file.try_lock_shared(),
         };
         match taken {
-            Ok(()) => Ok(Box::new(OsLock { _file: file })),
+            Ok(()) => Ok(Box::new(OsLock { file })),
             Err(TryLockError::WouldBlock) => {
                 Err(io::Error::from(io::ErrorKind::WouldBlock)).context("lock", path)
             }
@@ -127,10 +127,18 @@ impl Fs for OsFs {
     }
 }
 
-/// A lock lives as long as its open file description, which nobody else shares.
+/// A lock belongs to its open file description. A process that is being started holds a copy of that for a moment, until
+/// its `exec`; so the lock is let go by name, not left to the last copy.
 #[derive(Debug)]
 struct OsLock {
-    _file: std::fs::File,
+    file: std::fs::File,
+}
+
+impl Drop for OsLock {
+    fn drop(&mut self) {
+        // What cannot be unlocked is unlocked when the descriptor is closed, right after.
+        self.file.unlock().ok();
+    }
 }
 
 impl Lock for OsLock {}
