@@ -127,8 +127,8 @@ impl Fs for OsFs {
     }
 }
 
-/// A lock belongs to its open file description. A process that is being started holds a copy of that for a moment, until
-/// its `exec`; so the lock is let go by name, not left to the last copy.
+/// A lock belongs to its open file description. A process that is being started holds a copy of that for a moment,
+/// until its `exec`; so the lock is let go by name, not left to the last copy.
 #[derive(Debug)]
 struct OsLock {
     file: std::fs::File,
