@@ -158,7 +158,8 @@ pub(crate) fn check_tables<'a>(tables: impl IntoIterator<Item = &'a TableMeta>) 
     Ok(())
 }
 
-/// See the [module](self). The default version is the empty tree.
+/// Which tables make the tree, and in which order they are newer than one another. Immutable. The default version is
+/// the empty tree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Version {
     /// By level, then newest first.
