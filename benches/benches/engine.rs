@@ -8,16 +8,16 @@
 //!   readrandom, readmissing, scan                    after compact_range(..), everything in memory
 //! ```
 //!
-//! - Keys of 16 B, incompressible values of 100 B; default options, but no compression. A value is told by its key, so
-//!   every get is checked; a scan is checked once, untimed.
-//! - The floor checksums what it copies from. To checksum the copy takes twice as long, because bytes are read that were
-//!   stored just before; that is a cost of the order, not of the work, so it has a line of its own.
-//! - Beside the elapsed time of a fill stands what the writing thread did with it: it ran, it was ready but the processor was
-//!   another's, or it slept (for a flush or the disk). On a busy machine the first is the one to compare.
+//! - Keys of 16 B, incompressible values of 100 B; default options, but no compression. A value is told by its key,
+//!   so every get is checked; a scan is checked once, untimed.
+//! - The floor checksums what it copies from. To checksum the copy takes some three times as long; that is a cost of
+//!   the order, not of the work, so it has a line of its own.
+//! - Beside the elapsed time of a fill stands what the writing thread did with it: it ran, it was ready but the
+//!   processor was another's, or it slept (for a flush or the disk). On a busy machine the first is the one to compare.
 //! - A fill ends with its last put. What the background still owes then is timed apart, as a flush.
 //!
-//! `cargo bench -p pebble-bench --bench engine [-- --records N] [--rounds N]`: 1,000,000 records and 5 rounds unless told
-//! otherwise. `--only fillseq|fillrandom` does nothing else, to be run under a profiler.
+//! `cargo bench -p pebble-bench --bench engine [-- --records N] [--rounds N]`: 1,000,000 records and 5 rounds unless
+//! told otherwise. `--only fillseq|fillrandom` does nothing else, to be run under a profiler.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on stops")]
 
@@ -229,7 +229,8 @@ impl Rounds<'_> {
         };
         let (by_wall, by_cpu) = (ratio(|fill| fill.wall), ratio(|fill| fill.used.ran));
         println!(
-            "  {name:<20} {:7.1} [{:6.1} .. {:6.1}]  ran {:6.1} [{:6.1} .. {:6.1}]  floors {:5.1} [{:4.1} .. {:5.1}], ran {:5.1}",
+            "  {name:<20} {:7.1} [{:6.1} .. {:6.1}]  ran {:6.1} [{:6.1} .. {:6.1}]  \
+             floors {:5.1} [{:4.1} .. {:5.1}], ran {:5.1}",
             wall.median,
             wall.min,
             wall.max,

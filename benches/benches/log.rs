@@ -8,11 +8,11 @@
 //! ```
 //!
 //! - Every contestant puts the same 152 bytes a record: a header of 24 and a payload of 128. Nobody syncs.
-//! - The floor checksums what it copies from. *Read back* is the order of the log: the checksum is of the copy, so bytes
-//!   are read that were stored just before, and that takes about twice as long.
-//! - *Recycled* is the steady state: every page of the segment was written in an earlier round. The rotation that takes
-//!   the segment from the pool is timed, giving the last one back is not. *Fresh* begins a log in a new directory:
-//!   making the file is timed, removing it is not.
+//! - The floor checksums what it copies from. *Read back* is the order of the log: the checksum is of the copy, and
+//!   takes more than twice as long.
+//! - *Recycled* is the steady state: every page of the segment was written in an earlier round. The rotation that
+//!   takes the segment from the pool is timed, giving the last one back is not. *Fresh* begins a log in a new
+//!   directory: making the file is timed, removing it is not.
 //! - Time on the processor stands beside elapsed time: on a busy machine the first is the steadier one.
 //!
 //! `cargo bench -p pebble-bench --bench log [-- rounds]`: 9 rounds of 400,000 records unless told otherwise. `-- only
