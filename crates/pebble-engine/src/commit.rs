@@ -129,7 +129,8 @@ impl Core {
         len: usize,
     ) -> Result<MutexGuard<'a, Committer>> {
         loop {
-            let full = self.memtable_len.is_reached(committer.memtable.shared(), len);
+            let full = self.memtable_len.is_reached(committer.memtable.shared(), len)
+                || committer.fills_its_segment(len, self.memtable_len.log);
             if !full && committer.segments < SEGMENTS_MAX {
                 return Ok(committer);
             }
@@ -228,6 +229,15 @@ impl Core {
 }
 
 impl Committer {
+    /// Whether the memtable ends with a full-grown segment that has no room for `len` more bytes. It is sealed there,
+    /// so that it lies in one segment and the next one begins with another, recycled whole.
+    #[inline]
+    fn fills_its_segment(&self, len: usize, full_grown: usize) -> bool {
+        self.log.begins_segment(len)
+            && self.log.region().capacity() >= full_grown
+            && !self.memtable.shared().is_empty()
+    }
+
     /// Points the memtable at the records that were appended at `offset`.
     fn index(&mut self, offset: usize, count: u32, new_segment: bool) -> Result<()> {
         if new_segment {

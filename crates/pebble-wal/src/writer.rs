@@ -177,14 +177,20 @@ impl LogWriter {
         }
     }
 
+    /// Whether an append of `len` bytes would begin a new segment.
+    #[inline]
+    pub fn begins_segment(&self, len: usize) -> bool {
+        let needed = len.saturating_add(2 * FRAME_HEADER_LEN);
+        !self.appendable || self.current.room() < needed
+    }
+
     /// Sees to a current segment that takes a frame of this length and a seal behind it.
     #[inline]
     fn make_room(&mut self, frame_len: usize) -> Result<()> {
-        let needed = frame_len.saturating_add(FRAME_HEADER_LEN);
-        if self.appendable && self.current.room() >= needed {
+        if !self.begins_segment(frame_len - FRAME_HEADER_LEN) {
             return Ok(());
         }
-        self.begin_segment(needed)
+        self.begin_segment(frame_len.saturating_add(FRAME_HEADER_LEN))
     }
 
     #[inline]
