@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run -p pebble-wal --example log_and_replay -- some/directory "first line" "second line"
 //! cargo run -p pebble-wal --example log_and_replay -- some/directory
+//! cargo run -p pebble-wal --example log_and_replay                      both, in a directory that goes again
 //! ```
 //!
 //! Each run prints what earlier runs logged, appends its own lines, makes them durable and closes the log. Kill it at
@@ -22,18 +23,24 @@ const UUID: [u8; 16] = *b"example log\0\0\0\0\0";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    let Some(dir) = arguments.next().map(PathBuf::from) else {
-        eprintln!("usage: log_and_replay DIRECTORY [LINE..]");
-        return ExitCode::from(2);
+    let done = match arguments.next().map(PathBuf::from) {
+        Some(dir) => run(&dir, &arguments.collect::<Vec<_>>()),
+        None => twice(),
     };
-    let lines: Vec<String> = arguments.collect();
-    match run(&dir, &lines) {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Logs two lines and, in a second life, replays them.
+fn twice() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    run(dir.path(), &["a pebble".into(), "another pebble".into()])?;
+    run(dir.path(), &[])
 }
 
 fn run(dir: &Path, lines: &[String]) -> Result<()> {
