@@ -104,8 +104,8 @@ impl FrameHeader {
     /// frame of an earlier life or at another place does not validate.
     #[inline]
     pub fn checksum(&self, offset: u32, payload: &[u8]) -> u32 {
-        // Place and header as words made in registers, in one piece: bytes gathered from the header, which was written a
-        // moment ago, would wait for its stores; and for a short frame each call of the checksum counts.
+        // Place and header as words made in registers, in one piece: bytes gathered from the header, which was
+        // written a moment ago, would wait for its stores; and for a short frame each call of the checksum counts.
         let promise = LogPosition(self.promise.get());
         let front = [
             pair(self.epoch.get(), offset),
