@@ -14,7 +14,8 @@ pub struct Edit {
     pub removed: Vec<u64>,
     /// The first log segment that still matters. Never falls.
     pub log_first: Option<u32>,
-    /// The position up to which the log was sealed by a clean close. Never falls.
+    /// The position before which all of the log is there, and in whose segment it goes on: behind the seal of a clean
+    /// close, or the start of a segment whose name was durable first. Never falls.
     pub log_floor: Option<LogPosition>,
     /// Every record up to this sequence number lies in a table of the tree, or was not worth keeping. Never falls.
     pub flushed_seqno: Option<Seqno>,

@@ -25,7 +25,7 @@ pub struct ManifestState {
     pub keyspaces: BTreeMap<KeyspaceId, Box<str>>,
     /// The first log segment that still matters.
     pub log_first: u32,
-    /// The position up to which the log was sealed by a clean close.
+    /// The position before which all of the log is there, and the segment it lies in too.
     pub log_floor: LogPosition,
     /// Every record up to this sequence number lies in a table, or was not worth keeping.
     pub flushed_seqno: Seqno,
