@@ -7,7 +7,7 @@
 //!   flushing, compacting (locks)  one of each at a time             flush.rs, compact.rs
 //! ```
 //!
-//! Threading, the order of locks: `flushing` or `compacting`, then `manifest`, then `commit`, then the change lock
+//! Threading, the order of locks: `compacting`, then `flushing`, then `manifest`, then `commit`, then the change lock
 //! inside `state`. Nobody takes an earlier one while he holds a later one.
 
 use std::path::PathBuf;

@@ -11,15 +11,13 @@ use std::collections::BTreeMap;
 use std::sync::{PoisonError, RwLock};
 
 use pebble_format::KeyspaceId;
+use pebble_format::manifest::KEYSPACE_NAME_LEN_MAX;
 
 use crate::core::Core;
 use crate::error::{Error, Result};
 
 /// The name of the keyspace that always exists.
 pub const DEFAULT_KEYSPACE: &str = "default";
-
-/// Longest name in bytes.
-pub const KEYSPACE_NAME_LEN_MAX: usize = 255;
 
 /// Names and numbers of all keyspaces.
 pub(crate) struct Keyspaces {

@@ -37,7 +37,7 @@ mod work;
 pub use engine::{Engine, Snapshot};
 pub use error::{Error, Result};
 pub use iter::{Bounds, Iter};
-pub use keyspaces::{DEFAULT_KEYSPACE, KEYSPACE_NAME_LEN_MAX};
+pub use keyspaces::DEFAULT_KEYSPACE;
 pub use options::{Components, Durability, Executor, MEMORY_BUDGET_MIN, Options, ReadMode};
 pub use pebble_format::{Corruption, KeyspaceId, Pinned, PinnedRecord, RecordBatch, Seqno, limits};
 pub use pebble_sstable::{Compression, PointIndex, VerifyReport};

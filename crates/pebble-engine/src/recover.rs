@@ -4,8 +4,8 @@
 //!   1  manifest    CURRENT ─► edits ─► ManifestState          torn tail dropped; damage refused
 //!   2  tables      each one of the version opened and identified
 //!   3  log         frames from log_first on, checked to be commits 1..k without a hole
-//!   4a clean       the memtable indexes the mapped segments where they lie; the log goes on behind its seal
-//!   4b unclean     what was replayed goes to new, synced tables; then a new log begins
+//!   4a clean       a new manifest; the memtable indexes the mapped segments where they lie
+//!   4b unclean     what was replayed goes to new, synced tables; a new manifest; then a new log begins
 //!   5  orphans     files of ours that nothing refers to are removed: only now that nothing can be refused any more
 //! ```
 //!
@@ -14,7 +14,10 @@
 //!
 //! Why 4b: after a crash the page cache may hold log bytes that a failed fsync never brought to the device (Rebello
 //! et al., ATC'20). Served from memory and then built upon, they would vanish with the next power cut. In a table
-//! of its own, synced, they are durable before anything refers to them.
+//! of its own, synced, they are durable before anything refers to them. The new manifest of 4a and 4b is there for the
+//! same reason: what `CURRENT` and the last edits say was read back, and step 5 removes files on their word.
+//!
+//! A log counts as clean if it ends with a seal, and exactly where the manifest says that it was sealed.
 
 use std::collections::BTreeSet;
 use std::path::Path;
