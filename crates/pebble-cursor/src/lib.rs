@@ -25,11 +25,13 @@
 
 mod concat;
 mod merge;
+mod ranges;
 mod sticky;
 mod visible;
 
 pub use concat::{Concat, Source};
 pub use merge::Merge;
+pub use ranges::{RangeDelete, RangeDeletes, cmp_ends, ends_behind};
 pub use visible::Visible;
 
 use pebble_format::{InternalKey, PinnedRecord, RecordRef, Result};

@@ -12,6 +12,7 @@ use crate::record;
 pub struct RecordBatch {
     bytes: Vec<u8>,
     count: u32,
+    range_deletes: u32,
 }
 
 impl RecordBatch {
@@ -31,6 +32,20 @@ impl RecordBatch {
     /// Adds a delete. Errors as [`RecordBatch::put`].
     pub fn delete(&mut self, keyspace: KeyspaceId, key: &[u8]) -> Result<()> {
         self.add(keyspace, key, Kind::Delete, b"")
+    }
+
+    /// Adds a delete of every key from `start` up to `end`, which is excluded; an empty `end` means the end of the
+    /// keyspace. A range without a key adds nothing. Cost: as one put, however many keys it covers.
+    ///
+    /// Errors: as [`RecordBatch::put`], for an `end` over the limit of a key too.
+    pub fn delete_range(&mut self, keyspace: KeyspaceId, start: &[u8], end: &[u8]) -> Result<()> {
+        record::check_lengths(end, b"")?;
+        if !end.is_empty() && end <= start {
+            return record::check_lengths(start, b"");
+        }
+        self.add(keyspace, start, Kind::RangeDelete, end)?;
+        self.range_deletes += 1;
+        Ok(())
     }
 
     fn add(&mut self, keyspace: KeyspaceId, key: &[u8], kind: Kind, value: &[u8]) -> Result<()> {
@@ -59,6 +74,11 @@ impl RecordBatch {
         self.count
     }
 
+    /// How many of the records delete a range.
+    pub fn range_deletes(&self) -> u32 {
+        self.range_deletes
+    }
+
     /// Whether the batch holds no record.
     pub fn is_empty(&self) -> bool {
         self.count == 0
@@ -68,6 +88,7 @@ impl RecordBatch {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.count = 0;
+        self.range_deletes = 0;
     }
 
     /// Copies the records to `to`, which has exactly their length, and numbers them from `first` on.
@@ -106,6 +127,24 @@ mod tests {
                 (1, vec![], 42, false, vec![])
             ]
         );
+    }
+
+    #[test]
+    fn a_range_without_a_key_adds_nothing_and_an_end_has_the_limit_of_a_key() {
+        let mut batch = RecordBatch::new();
+        batch.delete_range(KeyspaceId(0), b"b", b"b").unwrap();
+        batch.delete_range(KeyspaceId(0), b"b", b"a").unwrap();
+        assert!(batch.delete_range(KeyspaceId(0), b"b", &vec![b'z'; 65_536]).is_err());
+        assert!(batch.delete_range(KeyspaceId(0), &vec![b'z'; 65_536], b"a").is_err());
+        assert_eq!((batch.count(), batch.range_deletes()), (0, 0));
+        batch.delete_range(KeyspaceId(0), b"b", b"c").unwrap();
+        batch.delete_range(KeyspaceId(0), b"", b"").unwrap();
+        assert_eq!((batch.count(), batch.range_deletes()), (2, 2));
+        let seen: Vec<_> = record::records(batch.bytes()).map(|found| found.unwrap().1).collect();
+        assert!(seen.iter().all(|record| record.is_range_delete() && record.is_tombstone()));
+        assert_eq!((seen[0].key(), seen[0].value(), seen[1].value()), (&b"b"[..], &b"c"[..], &b""[..]));
+        batch.clear();
+        assert_eq!(batch.range_deletes(), 0);
     }
 
     #[test]

@@ -44,8 +44,8 @@ impl fmt::Display for Seqno {
 
 /// What a record says about its key. The numbers are on disk: never change or reuse one.
 ///
-/// `0` is never a kind, so zeroed bytes are no record. `3` (range delete), `4` (merge) and `5` (value reference) are
-/// reserved: a build that does not know them refuses them.
+/// `0` is never a kind, so zeroed bytes are no record. `4` (merge) and `5` (value reference) are reserved: a build
+/// that does not know them refuses them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Kind {
@@ -53,6 +53,9 @@ pub enum Kind {
     Put = 1,
     /// The key is deleted: a tombstone.
     Delete = 2,
+    /// Every key from this one up to the one in the value is deleted, that one excluded: a tombstone of its own key,
+    /// and of a range. An empty value reaches to the end of the keyspace.
+    RangeDelete = 3,
 }
 
 impl Kind {
@@ -61,6 +64,7 @@ impl Kind {
         match byte {
             1 => Some(Self::Put),
             2 => Some(Self::Delete),
+            3 => Some(Self::RangeDelete),
             _ => None,
         }
     }

@@ -135,7 +135,7 @@ impl<'a> RecordRef<'a> {
             return Err(Corruption::new(
                 "record kind",
                 0,
-                u64::from(Kind::Delete as u8),
+                u64::from(Kind::RangeDelete as u8),
                 header.trailer.get() & 0xff,
             ));
         }
@@ -167,7 +167,7 @@ impl<'a> RecordRef<'a> {
         &self.raw[RECORD_HEADER_LEN..self.key_end]
     }
 
-    /// The value; empty for a tombstone.
+    /// The value; empty for a tombstone of one key, the end of the range for one of a range.
     #[inline]
     pub fn value(&self) -> &'a [u8] {
         &self.raw[self.key_end..self.value_end]
@@ -191,10 +191,16 @@ impl<'a> RecordRef<'a> {
         self.trailer().seqno()
     }
 
-    /// Whether the record deletes its key.
+    /// Whether the record deletes its key, alone or with others behind it.
     #[inline]
     pub fn is_tombstone(&self) -> bool {
-        self.trailer().kind_byte() == Kind::Delete as u8
+        self.trailer().kind_byte() != Kind::Put as u8
+    }
+
+    /// Whether the record deletes a range of keys, which begins with its own.
+    #[inline]
+    pub fn is_range_delete(&self) -> bool {
+        self.trailer().kind_byte() == Kind::RangeDelete as u8
     }
 
     /// The key with everything that orders it.
@@ -327,7 +333,7 @@ mod tests {
     #[test]
     fn unknown_kinds_and_long_values_are_refused() {
         let mut bytes = one(b"key", b"value");
-        for kind in [0, 3, 4, 5, 255] {
+        for kind in [0, 4, 5, 255] {
             bytes[0] = kind;
             assert_eq!(RecordRef::parse(&bytes).unwrap_err().what, "record kind");
         }

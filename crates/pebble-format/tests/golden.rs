@@ -154,7 +154,7 @@ RecordHeader 16
   key_len 8
   keyspace 10
   value_len 12
-kinds [(1, Put), (2, Delete)]
+kinds [(1, Put), (2, Delete), (3, RangeDelete)]
 align 4 limits 65535 1073741824 2147483648
 010403020100000003000500020000006b65797661000000
 ";

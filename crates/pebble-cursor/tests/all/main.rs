@@ -6,4 +6,6 @@ mod concat;
 mod failing;
 mod merge;
 mod model;
+mod ranges;
+
 mod visible;
