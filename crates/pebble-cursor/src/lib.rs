@@ -5,7 +5,7 @@
 //!          │               └── Concat ──┘                  a run: tables side by side
 //!          └─────── Merge ───────┘                         all runs: a loser tree on key heads
 //!                     │
-//!                  Visible                                 what a reader at one seqno sees
+//!                  Visible ◄── Veil: range deletes         what a reader at one seqno sees
 //! ```
 //!
 //! # The contract of a cursor
@@ -27,11 +27,13 @@ mod concat;
 mod merge;
 mod ranges;
 mod sticky;
+mod veil;
 mod visible;
 
 pub use concat::{Concat, Source};
 pub use merge::Merge;
 pub use ranges::{RangeDelete, RangeDeletes, cmp_ends, ends_behind};
+pub use veil::Veil;
 pub use visible::Visible;
 
 use pebble_format::{InternalKey, PinnedRecord, RecordRef, Result};
@@ -61,6 +63,18 @@ pub trait Cursor {
 
     /// The record under the cursor, pinned where it lies: it outlives the cursor. Cost: a reference count.
     fn pinned(&self) -> Option<PinnedRecord>;
+}
+
+/// A cursor over layers, numbered from the newest on, of which the older can be moved ahead of the newer ones: what a
+/// range delete in one layer hides in all older ones is jumped, whatever its size.
+pub trait Layers: Cursor {
+    /// On the way forward: moves the layers from `newest` on that stand before `target` to their first record at or
+    /// after it. Does nothing on the way backward.
+    fn skip_forward(&mut self, newest: usize, target: InternalKey<'_>) -> Result<()>;
+
+    /// On the way backward: moves the layers from `newest` on that stand at or after `target` to their last record
+    /// before it. Does nothing on the way forward.
+    fn skip_backward(&mut self, newest: usize, target: InternalKey<'_>) -> Result<()>;
 }
 
 impl<C: Cursor + ?Sized> Cursor for Box<C> {

@@ -17,8 +17,8 @@ use std::cmp::Ordering;
 
 use pebble_format::{HeadPrefix, InternalKey, PinnedRecord, RecordRef, Result};
 
-use crate::Cursor;
 use crate::sticky::Sticky;
+use crate::{Cursor, Layers};
 
 /// A child in the tournament.
 #[derive(Clone, Copy, Debug)]
@@ -201,10 +201,53 @@ impl<C: Cursor> Merge<C> {
         Ok(())
     }
 
+    /// Moves those of the children from `newest` on that stand before the goal, in the direction of travel.
+    fn skip(
+        &mut self,
+        direction: Direction,
+        newest: usize,
+        behind: impl Fn(&C) -> bool,
+        mut movement: impl FnMut(&mut C) -> Result<()>,
+    ) -> Result<()> {
+        if self.direction != direction || !self.positioned {
+            return Ok(());
+        }
+        let children = self.children.get_mut(newest..).unwrap_or_default();
+        let mut moved = false;
+        for child in children.iter_mut().filter(|child| behind(child)) {
+            moved = true;
+            if let Err(error) = movement(child) {
+                self.positioned = false;
+                return Err(error);
+            }
+        }
+        if moved {
+            self.play();
+        }
+        Ok(())
+    }
+
     #[inline]
     fn winner(&self) -> Option<&C> {
         let top = self.tree.first().filter(|_| self.positioned && !self.sticky.failed())?;
         self.children.get(top.child)
+    }
+}
+
+/// The layers are the children, newest first.
+impl<C: Cursor> Layers for Merge<C> {
+    fn skip_forward(&mut self, newest: usize, target: InternalKey<'_>) -> Result<()> {
+        self.sticky.check()?;
+        let behind = |child: &C| child.record().is_some_and(|record| record.internal_key() < target);
+        let done = self.skip(Direction::Forward, newest, behind, |child| child.seek(target));
+        self.sticky.keep(done)
+    }
+
+    fn skip_backward(&mut self, newest: usize, target: InternalKey<'_>) -> Result<()> {
+        self.sticky.check()?;
+        let behind = |child: &C| child.record().is_some_and(|record| record.internal_key() >= target);
+        let done = self.skip(Direction::Backward, newest, behind, |child| child.seek_before(target));
+        self.sticky.keep(done)
     }
 }
 

@@ -1,5 +1,5 @@
 //! What a reader at one sequence number sees: the newest version of each key that is not newer than it, unless that
-//! is a tombstone.
+//! is a tombstone, or a range delete hides it.
 //!
 //! ```text
 //!   reader at 5:    a#7 put   a#4 put   a#2 put   b#5 delete   b#1 put   c#3 put
@@ -15,8 +15,9 @@ use std::ops::Bound;
 
 use pebble_format::{InternalKey, KeyspaceId, PinnedRecord, RecordRef, Result, Seqno, Trailer};
 
-use crate::Cursor;
+use crate::Layers;
 use crate::sticky::Sticky;
+use crate::veil::{Hides, Veil, Veils};
 
 /// After so many steps over versions of one key a seek is cheaper than going on.
 const STEPS_BEFORE_SEEK: u32 = 16;
@@ -38,8 +39,9 @@ enum Place {
 /// Cost: forward, a step copies the key into a buffer that is reused, so that its older versions can be told;
 /// backward, it counts one reference per record. Records that are passed unseen are counted in [`Visible::skipped`].
 #[derive(Debug)]
-pub struct Visible<C: Cursor> {
+pub struct Visible<C: Layers> {
     cursor: C,
+    veils: Veils,
     keyspace: KeyspaceId,
     lo: Bound<Box<[u8]>>,
     hi: Bound<Box<[u8]>>,
@@ -51,7 +53,7 @@ pub struct Visible<C: Cursor> {
     sticky: Sticky,
 }
 
-impl<C: Cursor> Visible<C> {
+impl<C: Layers> Visible<C> {
     /// What a reader at `seqno` sees through `cursor`, of the keys of `keyspace` from `lo` to `hi`. At no position.
     pub fn new(
         cursor: C,
@@ -62,6 +64,7 @@ impl<C: Cursor> Visible<C> {
     ) -> Self {
         Self {
             cursor,
+            veils: Veils::new(Vec::new(), keyspace, seqno),
             keyspace,
             lo,
             hi,
@@ -71,6 +74,13 @@ impl<C: Cursor> Visible<C> {
             skipped: 0,
             sticky: Sticky::default(),
         }
+    }
+
+    /// The same walk below the range deletes of its layers. Cost: a reference count each; O(n log n) for one that holds
+    /// some too new for the reader.
+    #[must_use]
+    pub fn below(self, veils: Vec<Veil>) -> Self {
+        Self { veils: Veils::new(veils, self.keyspace, self.seqno), ..self }
     }
 
     /// Moves to the first visible key.
@@ -208,6 +218,7 @@ impl<C: Cursor> Visible<C> {
     /// `self.key` are not.
     fn settle_forward(&mut self, mut passing: bool) -> Result<()> {
         self.place = Place::Off;
+        self.veils.begin();
         let mut steps = 0;
         loop {
             let Some(record) = self.cursor.record() else { return Ok(()) };
@@ -216,13 +227,22 @@ impl<C: Cursor> Visible<C> {
             }
             let shadowed = passing && record.key() == &*self.key;
             if !shadowed && record.seqno() <= self.seqno {
-                if !record.is_tombstone() {
+                let hides = self.veils.hides(record);
+                if matches!(hides, Hides::No) && !record.is_tombstone() {
                     self.place = Place::Under;
                     return Ok(());
                 }
                 passing = true;
                 steps = 0;
                 self.remember();
+                if let Hides::Jump(layer, range) = hides
+                    && let Some(target) = end_of(self.keyspace, &range.end)
+                {
+                    self.skipped += 1;
+                    self.cursor.next()?;
+                    self.cursor.skip_forward(layer + 1, target)?;
+                    continue;
+                }
             } else if shadowed && steps >= STEPS_BEFORE_SEEK {
                 self.skipped += 1;
                 self.cursor.seek(behind(self.keyspace, &self.key))?;
@@ -251,6 +271,7 @@ impl<C: Cursor> Visible<C> {
     /// of its key.
     fn settle_backward(&mut self) -> Result<()> {
         self.place = Place::Off;
+        self.veils.begin();
         let mut newest: Option<PinnedRecord> = None;
         let mut steps = 0;
         loop {
@@ -264,12 +285,17 @@ impl<C: Cursor> Visible<C> {
                 (None, Some(_)) => false,
             };
             if other_key && let Some(newest) = newest.take() {
-                if !newest.record().is_tombstone() {
+                let hides = self.veils.hides(newest.record());
+                if matches!(hides, Hides::No) && !newest.record().is_tombstone() {
                     self.place = Place::Held(newest);
                     return Ok(());
                 }
                 self.skipped += 1;
                 steps = 0;
+                if let Hides::Jump(layer, range) = hides {
+                    self.cursor.skip_backward(layer + 1, ahead(self.keyspace, &range.start))?;
+                    continue;
+                }
             }
             let Some(record) = record else { return Ok(()) };
             if record.seqno() <= self.seqno {
@@ -302,6 +328,14 @@ fn ahead(keyspace: KeyspaceId, user_key: &[u8]) -> InternalKey<'_> {
 /// Behind every version of the key.
 fn behind(keyspace: KeyspaceId, user_key: &[u8]) -> InternalKey<'_> {
     InternalKey { keyspace, user_key, trailer: Trailer::OLDEST }
+}
+
+/// The position behind a range with this end; `None` behind the last keyspace of all.
+fn end_of(keyspace: KeyspaceId, end: &[u8]) -> Option<InternalKey<'_>> {
+    if end.is_empty() {
+        return Some(ahead(KeyspaceId(keyspace.0.checked_add(1)?), end));
+    }
+    Some(ahead(keyspace, end))
 }
 
 /// Whether the key is within a lower bound.

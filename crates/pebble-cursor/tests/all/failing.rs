@@ -65,7 +65,7 @@ fn a_reader_never_sees_past_a_gap() {
             .collect(),
     );
     let visible = |calls: &Rc<Cell<u32>>| {
-        let cursor = Failing::new(VecCursor::new(records.clone()), calls);
+        let cursor = Merge::new(vec![Failing::new(VecCursor::new(records.clone()), calls)]);
         Visible::new(cursor, KeyspaceId(0), Bound::Unbounded, Bound::Unbounded, Seqno(35))
     };
     for forward in [true, false] {

@@ -8,4 +8,5 @@ mod merge;
 mod model;
 mod ranges;
 
+mod veil;
 mod visible;

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use pebble_cursor::{Cursor, Merge, Visible};
+use pebble_cursor::{Layers, Merge, Visible};
 use pebble_format::{KeyspaceId, Kind, Seqno};
 use proptest::prelude::*;
 
 use crate::model::{VecCursor, any_key, any_records, cases, encoded, parsed, sorted};
 
-type Bounds = (Bound<Box<[u8]>>, Bound<Box<[u8]>>);
+pub type Bounds = (Bound<Box<[u8]>>, Bound<Box<[u8]>>);
 
 /// Key and sequence number of each record that is seen.
 fn seen(records: &[Vec<u8>], keyspace: u16, (lo, hi): &Bounds, seqno: u64) -> Vec<(Vec<u8>, u64)> {
@@ -37,7 +37,7 @@ fn seen(records: &[Vec<u8>], keyspace: u16, (lo, hi): &Bounds, seqno: u64) -> Ve
 }
 
 #[derive(Clone, Debug)]
-enum Walk {
+pub enum Walk {
     First,
     Last,
     Next,
@@ -46,7 +46,7 @@ enum Walk {
     SeekForPrev(Vec<u8>),
 }
 
-fn any_walk() -> impl Strategy<Value = Vec<Walk>> {
+pub fn any_walk() -> impl Strategy<Value = Vec<Walk>> {
     let one = prop_oneof![
         1 => Just(Walk::First),
         1 => Just(Walk::Last),
@@ -58,7 +58,7 @@ fn any_walk() -> impl Strategy<Value = Vec<Walk>> {
     proptest::collection::vec(one, 1..60)
 }
 
-fn any_bound() -> impl Strategy<Value = Bound<Box<[u8]>>> {
+pub fn any_bound() -> impl Strategy<Value = Bound<Box<[u8]>>> {
     prop_oneof![
         Just(Bound::Unbounded),
         any_key().prop_map(|key| Bound::Included(key.into())),
@@ -66,7 +66,7 @@ fn any_bound() -> impl Strategy<Value = Bound<Box<[u8]>>> {
     ]
 }
 
-fn assert_walk<C: Cursor>(visible: &mut Visible<C>, shown: &[(Vec<u8>, u64)], walk: &[Walk]) {
+pub fn assert_walk<C: Layers>(visible: &mut Visible<C>, shown: &[(Vec<u8>, u64)], walk: &[Walk]) {
     let mut at: Option<usize> = None;
     for (index, step) in walk.iter().enumerate() {
         at = match step {
@@ -123,7 +123,7 @@ proptest! {
             }
         }
         let shown = seen(&records, 1, &(Bound::Unbounded, Bound::Unbounded), seqno);
-        let cursor = VecCursor::new(sorted(records));
+        let cursor = Merge::new(vec![VecCursor::new(sorted(records))]);
         let mut visible = Visible::new(cursor, KeyspaceId(1), Bound::Unbounded, Bound::Unbounded, Seqno(seqno));
         assert_walk(&mut visible, &shown, &walk);
     }
@@ -140,7 +140,7 @@ fn what_is_passed_is_counted() {
         encoded(0, b"c", 3, Kind::Put),
     ]);
     let visible = || {
-        let cursor = VecCursor::new(records.clone());
+        let cursor = Merge::new(vec![VecCursor::new(records.clone())]);
         Visible::new(cursor, KeyspaceId(0), Bound::Unbounded, Bound::Unbounded, Seqno(5))
     };
     let (mut forward, mut backward) = (visible(), visible());
