@@ -30,8 +30,8 @@ pub enum Error {
         /// Name of the file within the directory.
         file: Box<str>,
     },
-    /// A newer build wrote this file. Open it with that build; nothing was changed.
-    #[error("{file}: format version {found} is newer than {max}, the newest this build reads")]
+    /// A newer build wrote this file, or one that was never released. Open it with that build; nothing was changed.
+    #[error("{file}: format version {found} is none that this build reads; the newest is {max}")]
     UnsupportedVersion {
         /// Name of the file within the directory.
         file: Box<str>,

@@ -25,8 +25,8 @@ pub enum Error {
         /// Name of the file.
         file: Box<str>,
     },
-    /// The file was written by a newer format than this build knows.
-    #[error("{file}: format version {found} is newer than {max}, the newest this build reads")]
+    /// The file was written in a format that this build does not know: a newer one, or one that was never released.
+    #[error("{file}: format version {found} is none that this build reads; the newest is {max}")]
     UnsupportedVersion {
         /// Name of the file.
         file: Box<str>,

@@ -1,7 +1,7 @@
 //! Headers of the table. The whole format, and why it is so, is told in `docs/format/table.md`.
 //!
 //! ```text
-//!   data blocks │ point index │ directory │ seek index │ (range deletes) │ (dictionary) │ properties │ bounds │ footer
+//!   data blocks │ point index │ directory │ seek index │ range deletes │ (dictionary) │ properties │ bounds │ footer
 //!   from 0      │ every region starts at the next multiple of 64 ──────────────────────────────────► │ last 256 B
 //!
 //!   block  = record*, heads u32[n], offsets u16[n], zero u16 if n is odd, BlockTail (4 B)
@@ -19,8 +19,8 @@ use crate::limits::{RECORD_ALIGN, align_up};
 /// First bytes of a table's footer.
 pub const TABLE_MAGIC: [u8; 8] = *b"pebl\x00sst";
 
-/// The format version of the table that this build writes, and the newest that it reads.
-pub const TABLE_VERSION: u32 = 1;
+/// The format version of the table that this build writes, and the only one that it reads.
+pub const TABLE_VERSION: u32 = 2;
 
 /// Every region behind the data starts at a multiple of this, so that a bucket is one cache line of a mapped
 /// file.
@@ -45,8 +45,11 @@ pub const FLAG_UNIQUE_USER_KEYS: u32 = 1;
 pub const FLAG_HAS_TOMBSTONES: u32 = 1 << 1;
 /// Flag: at least one block is compressed.
 pub const FLAG_COMPRESSED: u32 = 1 << 2;
+/// Flag: at least one record is a range delete.
+pub const FLAG_HAS_RANGE_DELETES: u32 = 1 << 3;
 /// All flags that this build knows; a table with another one is refused.
-pub const FLAGS_KNOWN: u32 = FLAG_UNIQUE_USER_KEYS | FLAG_HAS_TOMBSTONES | FLAG_COMPRESSED;
+pub const FLAGS_KNOWN: u32 =
+    FLAG_UNIQUE_USER_KEYS | FLAG_HAS_TOMBSTONES | FLAG_COMPRESSED | FLAG_HAS_RANGE_DELETES;
 
 /// The hash of [`crate::hash::key_hash`]: XXH3-64 seeded with the keyspace.
 pub const HASH_XXH3: u8 = 1;
@@ -167,7 +170,7 @@ pub enum RegionId {
     Directory = 1,
     /// One `u64` for each block: the head of its first key, behind the prefix that the key bounds share.
     SeekIndex = 2,
-    /// Reserved, empty.
+    /// One [`RangeDeleteEntry`] with its keys for each record that deletes a range.
     RangeDeletes = 3,
     /// Reserved, empty.
     Dictionary = 4,
@@ -206,6 +209,31 @@ pub struct TableProperties {
     pub block_len: U32,
     /// Zero.
     pub reserved: [u8; 32],
+}
+
+/// What one range delete covers within the table's part of the keys; behind it stand the start, the end, and zeros up
+/// to the next multiple of [`RECORD_ALIGN`].
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct RangeDeleteEntry {
+    /// The record's sequence number.
+    pub seqno: U64,
+    /// The record's keyspace.
+    pub keyspace: U16,
+    /// Bytes of the start, which is the record's user key.
+    pub start_len: U16,
+    /// Bytes of the end: the first key behind the range. 0 where it reaches to the end of the keyspace.
+    pub end_len: U16,
+    /// Zero.
+    pub reserved: U16,
+}
+
+impl RangeDeleteEntry {
+    /// Bytes of header, keys and the zeros behind them.
+    pub fn padded_len(&self) -> usize {
+        let keys = usize::from(self.start_len.get()) + usize::from(self.end_len.get());
+        (size_of::<Self>() + keys).next_multiple_of(RECORD_ALIGN)
+    }
 }
 
 /// The first or the last key of a table, without its bytes.

@@ -24,9 +24,9 @@ mod table {
     use super::*;
     use pebble_format::table::{
         BLOCK_COUNT_MAX, BLOCK_LEN_MAX, BUCKET_SLOTS, BlockEntry, BlockTail, Bucket, Codec, EXPANDED_LEN_MAX,
-        EXPANSION_MAX, FLAG_COMPRESSED, FLAG_HAS_TOMBSTONES, FLAG_UNIQUE_USER_KEYS, HASH_XXH3, IndexKind,
-        KeyBound, LOCATION_MAX, REGION_ALIGN, RegionId, TABLE_MAGIC, TABLE_VERSION, TableFooter,
-        TableProperties, TableRegion, block_tail_len, slot, slot_location,
+        EXPANSION_MAX, FLAG_COMPRESSED, FLAG_HAS_RANGE_DELETES, FLAG_HAS_TOMBSTONES, FLAG_UNIQUE_USER_KEYS,
+        HASH_XXH3, IndexKind, KeyBound, LOCATION_MAX, REGION_ALIGN, RangeDeleteEntry, RegionId, TABLE_MAGIC,
+        TABLE_VERSION, TableFooter, TableProperties, TableRegion, block_tail_len, slot, slot_location,
     };
 
     const GOLDEN: &str = "\
@@ -52,6 +52,12 @@ TableProperties 64
   compressed_blocks 24
   block_len 28
   reserved 32
+RangeDeleteEntry 16
+  seqno 0
+  keyspace 8
+  start_len 10
+  end_len 12
+  reserved 14
 KeyBound 12
   trailer 0
   key_len 8
@@ -77,8 +83,8 @@ TableFooter 256
   probes 206
   reserved 207
   crc 252
-magic 7065626c00737374 version 1
-flags 1 2 4
+magic 7065626c00737374 version 2
+flags 1 2 4 8
 index 0 1 2 3
 codec 0 1
 hash 1
@@ -99,6 +105,7 @@ slot ff800006 800001 location 1405
             to,
             TableProperties { key_bytes, value_bytes, raw_len, compressed_blocks, block_len, reserved }
         );
+        layout!(to, RangeDeleteEntry { seqno, keyspace, start_len, end_len, reserved });
         layout!(to, KeyBound { trailer, key_len, keyspace });
         layout!(to, Bucket { slots });
         layout!(
@@ -127,7 +134,8 @@ slot ff800006 800001 location 1405
         write!(to, "magic ").unwrap();
         TABLE_MAGIC.iter().for_each(|byte| write!(to, "{byte:02x}").unwrap());
         writeln!(to, " version {TABLE_VERSION}").unwrap();
-        writeln!(to, "flags {FLAG_UNIQUE_USER_KEYS} {FLAG_HAS_TOMBSTONES} {FLAG_COMPRESSED}").unwrap();
+        let flags = [FLAG_UNIQUE_USER_KEYS, FLAG_HAS_TOMBSTONES, FLAG_COMPRESSED, FLAG_HAS_RANGE_DELETES];
+        writeln!(to, "flags {}", flags.map(|flag| flag.to_string()).join(" ")).unwrap();
         let kinds = [IndexKind::None, IndexKind::Granule, IndexKind::Slot, IndexKind::Bloom];
         writeln!(to, "index {}", kinds.map(|kind| (kind as u8).to_string()).join(" ")).unwrap();
         writeln!(to, "codec {} {}", Codec::None as u8, Codec::Lz4 as u8).unwrap();

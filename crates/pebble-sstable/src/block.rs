@@ -14,6 +14,8 @@ use pebble_format::{Corruption, InternalKey, KeyspaceId, Pinned, PinnedRecord, R
 use zerocopy::byteorder::little_endian::{U16, U32};
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::ranges::has_range;
+
 /// What the keys of one block share, and so how they are told apart by four bytes. As
 /// [`pebble_format::HeadPrefix`], but borrowed: it is made anew for each search.
 #[derive(Clone, Copy)]
@@ -281,6 +283,14 @@ impl Block {
                 return bad("head of a record", offset, expected.into(), head.get().into());
             }
             check_padding(record).map_err(|corruption| corruption.at(offset as u64))?;
+            if !has_range(record) {
+                return bad(
+                    "range of a range delete",
+                    offset,
+                    key.user_key.len() as u64,
+                    record.value().len() as u64,
+                );
+            }
             end = offset + record.raw().len();
             previous = Some(key);
         }

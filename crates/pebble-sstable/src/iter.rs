@@ -23,13 +23,14 @@ pub struct TableIter {
 }
 
 impl Table {
-    /// Every record in order: all versions, and tombstones too.
+    /// Every record in order: all versions, and tombstones too. Range deletes come as records and hide none of the
+    /// others.
     pub fn iter(self: &Arc<Self>) -> TableIter {
         TableIter { cursor: self.cursor(), start: None, end: None, begun: false, done: false }
     }
 
     /// The records of the user keys within `bounds` in one keyspace, in order: all versions, and tombstones
-    /// too.
+    /// too, as [`Table::iter`] gives them. A range delete that begins before the bounds is not among them.
     pub fn range<'k>(
         self: &Arc<Self>,
         keyspace: KeyspaceId,

@@ -49,6 +49,7 @@ mod iter;
 mod meta;
 mod options;
 mod prefetch;
+mod ranges;
 mod sink;
 mod source;
 mod table;

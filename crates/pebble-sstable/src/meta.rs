@@ -4,6 +4,7 @@
 //!   footer: magic, own checksum, version ─► regions: where they must lie, zeros between them, checksums
 //!                                        ─► directory: blocks tile the data exactly; counts and lengths add up
 //!                                        ─► seek index: ascending, and begins with the first key's head
+//!                                        ─► range deletes: in order, of records that the table may hold
 //! ```
 //!
 //! After that a reader may index by block number without asking again, and nothing here has allocated more
@@ -12,14 +13,16 @@
 //! right one. Threading: immutable.
 
 use std::ops::Range;
+use std::sync::{Arc, LazyLock};
 
+use pebble_cursor::{RangeDelete, RangeDeletes};
 use pebble_format::checksum::crc32c;
 use pebble_format::limits::RECORD_ALIGN;
 use pebble_format::record::RECORD_HEADER_LEN;
 use pebble_format::table::{
-    BLOCK_COUNT_MAX, BLOCK_LEN_MAX, BlockEntry, Bucket, Codec, FLAG_COMPRESSED, FLAG_HAS_TOMBSTONES,
-    FLAG_UNIQUE_USER_KEYS, FLAGS_KNOWN, HASH_XXH3, IndexKind, KeyBound, REGION_COUNT, RegionId,
-    TABLE_FOOTER_LEN, TABLE_MAGIC, TABLE_VERSION, TableFooter, TableProperties, block_tail_len,
+    BLOCK_COUNT_MAX, BLOCK_LEN_MAX, BlockEntry, Bucket, Codec, FLAG_COMPRESSED, FLAG_HAS_RANGE_DELETES,
+    FLAG_HAS_TOMBSTONES, FLAG_UNIQUE_USER_KEYS, FLAGS_KNOWN, HASH_XXH3, IndexKind, KeyBound, REGION_COUNT,
+    RegionId, TABLE_FOOTER_LEN, TABLE_MAGIC, TABLE_VERSION, TableFooter, TableProperties, block_tail_len,
     expansion_allowed, region_start,
 };
 use pebble_format::{
@@ -29,9 +32,13 @@ use zerocopy::FromBytes;
 use zerocopy::byteorder::little_endian::U64;
 
 use crate::options::TableInfo;
+use crate::ranges;
 
 /// Most bits that a key may set in a filter.
 const PROBES_MAX: u8 = 16;
+
+/// What every table without range deletes shares.
+static NO_RANGE_DELETES: LazyLock<Arc<RangeDeletes>> = LazyLock::new(Arc::default);
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -45,6 +52,7 @@ pub(crate) struct Meta {
     pub(crate) prefix: HeadPrefix,
     pub(crate) info: TableInfo,
     pub(crate) properties: TableProperties,
+    pub(crate) range_deletes: Arc<RangeDeletes>,
 }
 
 /// One block, its numbers decoded and checked.
@@ -97,6 +105,8 @@ impl Meta {
                 tombstones: footer.tombstones.get(),
                 first: InternalKey::lookup(KeyspaceId::DEFAULT, b"", Seqno::ZERO).into(),
                 last: InternalKey::lookup(KeyspaceId::DEFAULT, b"", Seqno::ZERO).into(),
+                range_deletes: 0,
+                reach: None,
                 seqno_min: Seqno(footer.seqno_min.get()),
                 seqno_max: Seqno(footer.seqno_max.get()),
                 blocks: footer.blocks.get(),
@@ -112,12 +122,14 @@ impl Meta {
             index,
             prefix: HeadPrefix::none(),
             properties: TableProperties::default(),
+            range_deletes: Arc::clone(&NO_RANGE_DELETES),
         };
         meta.check_counts(footer_at)?;
         meta.check_index()?;
         meta.check_bounds()?;
         meta.check_directory()?;
         meta.check_seek_index()?;
+        meta.check_range_deletes()?;
         Ok(meta)
     }
 
@@ -212,7 +224,12 @@ impl Meta {
             len(RegionId::Directory),
         )?;
         same("seek index length", footer_at, blocks * size_of::<U64>() as u64, len(RegionId::SeekIndex))?;
-        same("range delete length", footer_at, 0, len(RegionId::RangeDeletes))?;
+        same(
+            "range delete flag",
+            footer_at,
+            u64::from(len(RegionId::RangeDeletes) > 0),
+            u64::from(flags & FLAG_HAS_RANGE_DELETES != 0),
+        )?;
         same("dictionary length", footer_at, 0, len(RegionId::Dictionary))?;
         same("properties length", footer_at, size_of::<TableProperties>() as u64, len(RegionId::Properties))
     }
@@ -306,6 +323,39 @@ impl Meta {
             None => Ok(()),
         }
     }
+
+    /// Checks what the entries say of records that lie elsewhere: their order, and that the table may hold them.
+    fn check_range_deletes(&mut self) -> Result<()> {
+        let at = self.offset(RegionId::RangeDeletes);
+        let info = &self.info;
+        let (first, last) = (info.first.as_ref(), info.last.as_ref());
+        let mut all: Vec<RangeDelete> = Vec::new();
+        let mut previous = first;
+        for found in ranges::entries(self.region(RegionId::RangeDeletes)) {
+            let (offset, entry) = found.map_err(|corruption| corruption.at(at))?;
+            let (here, key) = (at + offset as u64, entry.record_key());
+            if entry.seqno < info.seqno_min || entry.seqno > info.seqno_max {
+                return corrupt("sequence number of a range delete", here, info.seqno_max.0, entry.seqno.0);
+            }
+            if key < previous || key > last || !all.is_empty() && key == previous {
+                return corrupt("order of the range deletes", here, 0, all.len() as u64);
+            }
+            previous = key;
+            all.push(entry.into());
+        }
+        if all.is_empty() {
+            return Ok(());
+        }
+        let count = u32::try_from(all.len()).unwrap_or(u32::MAX);
+        if u64::from(count) > info.tombstones {
+            return corrupt("number of range deletes", at, info.tombstones, count.into());
+        }
+        let ends = all.iter().map(|delete| (delete.keyspace, &*delete.end));
+        self.info.reach = ranges::reach(last, ends).map(Box::from);
+        self.info.range_deletes = count;
+        self.range_deletes = Arc::new(RangeDeletes::new(all));
+        Ok(())
+    }
 }
 
 fn key_of<'a>(bound: &KeyBound, user_key: &'a [u8]) -> InternalKey<'a> {
@@ -324,10 +374,9 @@ fn check_footer(bytes: &[u8], at: u64) -> Result<(TableFooter, IndexKind)> {
     same("table magic", at, u64::from_le_bytes(TABLE_MAGIC), u64::from_le_bytes(footer.magic))?;
     same("footer checksum", at, footer.checksum().into(), footer.crc.get().into())?;
     let version = footer.version.get();
-    if version > TABLE_VERSION {
+    if version != TABLE_VERSION {
         return Err(Error::UnsupportedVersion { file: Box::from(""), found: version, max: TABLE_VERSION });
     }
-    same("table version", at, TABLE_VERSION.into(), version.into())?;
     let flags = footer.flags.get();
     same("table flags", at, u64::from(flags & FLAGS_KNOWN), flags.into())?;
     same("key hash", at, HASH_XXH3.into(), footer.hash.into())?;

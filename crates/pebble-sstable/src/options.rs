@@ -121,6 +121,12 @@ pub struct TableInfo {
     pub first: OwnedKey,
     /// The last key.
     pub last: OwnedKey,
+    /// How many records delete a range. They are tombstones too.
+    pub range_deletes: u32,
+    /// The first key that the table does not reach, where its range deletes cover keys behind its last one in that
+    /// one's keyspace: empty when they reach to the end of it. `None` when the table answers for no key behind its
+    /// last one.
+    pub reach: Option<Box<[u8]>>,
     /// Smallest sequence number.
     pub seqno_min: Seqno,
     /// Largest sequence number.

@@ -14,6 +14,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use pebble_cursor::RangeDeletes;
 use pebble_format::checksum::crc32c;
 use pebble_format::hash::key_hash;
 use pebble_format::table::{
@@ -83,7 +84,7 @@ impl Table {
     /// Opens a mapped table. `name` stands in errors. Cost: the checksums of everything but the data, about
     /// 0.1 ms for a table of 32 MiB.
     ///
-    /// Errors: `Corruption`; `UnsupportedVersion` for a table of a newer format.
+    /// Errors: `Corruption`; `UnsupportedVersion` for a table of another format, newer or older.
     pub fn open_map(map: Map, name: &str, options: TableReadOptions) -> Result<Arc<Self>> {
         Self::open_source(Source::Place(Pinned::new(Arc::new(map), |map| map)), name, options)
     }
@@ -129,6 +130,9 @@ impl Table {
 
     /// The newest version at or after `lookup` of exactly its user key; a tombstone is such a version. `None`
     /// when the table holds none.
+    ///
+    /// A range delete is found as the tombstone of its first key, and hides nothing else here: whoever asks several
+    /// places compares what it found with [`Table::range_deletes`] of all of them, by sequence number.
     ///
     /// Cost with a location index on bytes in place: two dependent cache misses. With a filter, or for a
     /// version that is not the newest: a search of the seek index and of one block.
@@ -461,7 +465,13 @@ impl Table {
         Err(self.corrupt(Corruption::new(what, at, expected, got)))
     }
 
-    /// A cursor over all records: every version, and tombstones too.
+    /// What the table's range deletes cover, within the table's part of the keys.
+    #[inline]
+    pub fn range_deletes(&self) -> &Arc<RangeDeletes> {
+        &self.meta.range_deletes
+    }
+
+    /// A cursor over all records: every version, and tombstones too. Range deletes come as records and hide none.
     pub fn cursor(self: &Arc<Self>) -> TableCursor {
         TableCursor::new(Arc::clone(self))
     }
@@ -511,7 +521,8 @@ impl Table {
     pub fn memory(&self) -> usize {
         let meta = if matches!(self.source, Source::File(_)) { self.meta.len() } else { 0 };
         let bits = self.blocks_verified.memory() + self.pages_verified.memory();
-        size_of::<Self>() + meta + bits
+        let ranges = if self.meta.range_deletes.is_empty() { 0 } else { self.meta.range_deletes.memory() };
+        size_of::<Self>() + meta + bits + ranges
     }
 
     /// The data blocks in order.

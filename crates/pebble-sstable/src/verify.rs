@@ -2,6 +2,7 @@
 //!
 //! Threading: reads only; may run beside any other use of the table. Memory: one block and two keys.
 
+use pebble_cursor::{cmp_ends, ends_behind};
 use pebble_format::hash::key_hash;
 use pebble_format::table::{BUCKET_SLOTS, IndexKind, RegionId, granule_location, slot_location};
 use pebble_format::{Corruption, OwnedKey, RecordRef, Result, Seqno};
@@ -9,6 +10,7 @@ use pebble_format::{Corruption, OwnedKey, RecordRef, Result, Seqno};
 use crate::block::Block;
 use crate::bloom;
 use crate::index::Candidates;
+use crate::ranges::{Entries, entries};
 use crate::table::Table;
 
 /// What [`Table::verify`] has read and found right.
@@ -22,13 +24,16 @@ pub struct VerifyReport {
     pub keys: u64,
     /// Tombstones.
     pub tombstones: u64,
+    /// Tombstones of ranges.
+    pub range_deletes: u32,
     /// Bytes of the data blocks, uncompressed.
     pub raw_len: u64,
 }
 
-#[derive(Default)]
-struct Walk {
+struct Walk<'a> {
     report: VerifyReport,
+    /// The entries of the range deletes that are still to come.
+    ranges: Entries<'a>,
     previous: Option<OwnedKey>,
     seqnos: Option<(Seqno, Seqno)>,
     key_bytes: u64,
@@ -37,12 +42,20 @@ struct Walk {
 
 impl Table {
     /// Reads the whole table, past any cache and whatever was verified before, and checks what a read does
-    /// not: the order over all blocks, the counts, bounds and sums of the footer, and that the point index
-    /// leads to every key and holds nothing else. Cost: about 30 ns a record.
+    /// not: the order over all blocks, the counts, bounds and sums of the footer, that the point index leads to
+    /// every key and holds nothing else, and that every range delete has its entry and every entry its range
+    /// delete. Cost: about 30 ns a record.
     ///
     /// Errors: `Corruption` naming the first thing that does not hold; `Io`.
     pub fn verify(&self) -> Result<VerifyReport> {
-        let mut walk = Walk::default();
+        let mut walk = Walk {
+            report: VerifyReport::default(),
+            ranges: entries(self.meta().region(RegionId::RangeDeletes)),
+            previous: None,
+            seqnos: None,
+            key_bytes: 0,
+            value_bytes: 0,
+        };
         for number in 0..self.info().blocks {
             let block = self.recheck_block(number)?;
             self.walk_block(&mut walk, number, &block)?;
@@ -51,7 +64,7 @@ impl Table {
         Ok(walk.report)
     }
 
-    fn walk_block(&self, walk: &mut Walk, number: u32, block: &Block) -> Result<()> {
+    fn walk_block(&self, walk: &mut Walk<'_>, number: u32, block: &Block) -> Result<()> {
         let offset = self.meta().block(number).map_or(0, |place| place.offset);
         let mut start = offset;
         for slot in 0..block.count() {
@@ -76,6 +89,9 @@ impl Table {
                 walk.report.keys += 1;
                 self.check_indexed(record, number, slot, start)?;
             }
+            if record.is_range_delete() {
+                self.check_entry(walk, record, start)?;
+            }
             walk.report.records += 1;
             walk.report.tombstones += u64::from(record.is_tombstone());
             walk.key_bytes += record.key().len() as u64;
@@ -88,6 +104,29 @@ impl Table {
         walk.report.blocks += 1;
         walk.report.raw_len += block.len() as u64;
         Ok(())
+    }
+
+    /// Checks the entry of a range delete, which starts at `start`. It may end before the record does, where the range
+    /// goes on in the next table, but not before the table.
+    fn check_entry(&self, walk: &mut Walk<'_>, record: RecordRef<'_>, start: u64) -> Result<()> {
+        walk.report.range_deletes += 1;
+        let entry = walk.ranges.next().and_then(Result::ok);
+        let found = entry.is_some_and(|(_, entry)| {
+            let last = self.last().as_ref();
+            let clipped = cmp_ends(entry.end, record.value()).is_lt()
+                && entry.keyspace == last.keyspace
+                && ends_behind(entry.end, last.user_key);
+            entry.record_key() == record.internal_key() && (clipped || entry.end == record.value())
+        });
+        if found {
+            return Ok(());
+        }
+        Err(self.corrupt(Corruption::new(
+            "entry of a range delete",
+            start,
+            walk.report.range_deletes.into(),
+            0,
+        )))
     }
 
     /// Checks that the point index leads to the newest record of a key, which starts at `start` if its block
@@ -116,13 +155,14 @@ impl Table {
         Err(self.corrupt(Corruption::new("point index misses a key", start, hash, 0)))
     }
 
-    fn check_sums(&self, walk: &Walk) -> Result<()> {
+    fn check_sums(&self, walk: &Walk<'_>) -> Result<()> {
         let info = self.info();
         let (min, max) = walk.seqnos.unwrap_or_default();
         let report = &walk.report;
         let mut sums = vec![
             ("keys", info.keys, report.keys),
             ("tombstones", info.tombstones, report.tombstones),
+            ("range deletes", info.range_deletes.into(), report.range_deletes.into()),
             ("smallest sequence number", info.seqno_min.0, min.0),
             ("largest sequence number", info.seqno_max.0, max.0),
             ("key bytes", info.key_bytes, walk.key_bytes),

@@ -2,21 +2,22 @@
 //!
 //! ```text
 //!   add ──► BlockBuilder ──full──► [compress] ──► to        directory entry, first key
-//!       └─► hash, location of each key's newest record
-//!   finish ──► index, directory, seek index, properties, key bounds, footer ──► to
+//!       └─► hash, location of each key's newest record; a copy of each range delete
+//!   finish ──► index, directory, seek index, range deletes, properties, key bounds, footer ──► to
 //! ```
 //!
-//! Memory: one block, 12 B a key, and the first key of each block. Threading: one thread at a time.
+//! Memory: one block, 12 B a key, the first key of each block, and the range deletes. Threading: one thread at a time.
 
 use std::io::Write;
 
+use pebble_cursor::RangeDelete;
 use pebble_format::checksum::crc32c;
 use pebble_format::hash::key_hash;
 use pebble_format::limits::RECORD_ALIGN;
 use pebble_format::table::{
-    BlockEntry, Codec, FLAG_COMPRESSED, FLAG_HAS_TOMBSTONES, FLAG_UNIQUE_USER_KEYS, HASH_XXH3, IndexKind,
-    KeyBound, REGION_ALIGN, REGION_COUNT, RegionId, TABLE_MAGIC, TABLE_VERSION, TableFooter, TableProperties,
-    TableRegion, granule_location, slot_location,
+    BlockEntry, Codec, FLAG_COMPRESSED, FLAG_HAS_RANGE_DELETES, FLAG_HAS_TOMBSTONES, FLAG_UNIQUE_USER_KEYS,
+    HASH_XXH3, IndexKind, KeyBound, REGION_ALIGN, REGION_COUNT, RegionId, TABLE_MAGIC, TABLE_VERSION,
+    TableFooter, TableProperties, TableRegion, granule_location, slot_location,
 };
 use pebble_format::{
     Error, HeadPrefix, InternalKey, KeyspaceId, Kind, OwnedKey, RecordRef, Result, Seqno, Trailer, record,
@@ -25,7 +26,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use crate::block::BlockBuilder;
 use crate::options::{Compression, PointIndex, TableInfo, TableOptions};
-use crate::{bloom, codec, index};
+use crate::{bloom, codec, index, ranges};
 
 /// Bits per key of the filter that takes the place of a point index which the table has outgrown.
 const FALLBACK_BITS: u8 = 10;
@@ -48,6 +49,7 @@ pub struct TableWriter<W> {
     count: u64,
     keys: u64,
     tombstones: u64,
+    range_deletes: Vec<RangeDelete>,
     seqnos: Option<(Seqno, Seqno)>,
     key_bytes: u64,
     value_bytes: u64,
@@ -79,6 +81,7 @@ impl<W: Write> TableWriter<W> {
             count: 0,
             keys: 0,
             tombstones: 0,
+            range_deletes: Vec::new(),
             seqnos: None,
             key_bytes: 0,
             value_bytes: 0,
@@ -93,7 +96,11 @@ impl<W: Write> TableWriter<W> {
     /// Appends a record, byte for byte. Its key must come after the one before it. Cost: the copy, a hash and
     /// a compare.
     ///
-    /// Errors: `InvalidArgument` for a record out of order, and nothing has changed; `Io` from the output.
+    /// A range delete is a record of its first key and stands in its place as any other; the writer remembers it for
+    /// the table's index of them.
+    ///
+    /// Errors: `InvalidArgument` for a record out of order, or a range delete whose range holds no key or whose end
+    /// is over the limit of a key, and nothing has changed; `Io` from the output.
     pub fn add(&mut self, record: RecordRef<'_>) -> Result<()> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
@@ -106,6 +113,9 @@ impl<W: Write> TableWriter<W> {
                 return Err(Error::invalid(format!("record {} is not after the one before it", self.count)));
             }
             newest = !previous.same_key(&key);
+        }
+        if !ranges::has_range(record) {
+            return Err(Error::invalid(format!("range delete {} without a range of keys", self.count)));
         }
         if !self.block.fits(record.raw().len(), self.options.block_len) {
             self.close_block()?;
@@ -120,6 +130,7 @@ impl<W: Write> TableWriter<W> {
         self.block.push(record);
         self.count += 1;
         self.tombstones += u64::from(record.is_tombstone());
+        self.range_deletes.extend(RangeDelete::of(record));
         self.key_bytes += key.user_key.len() as u64;
         self.value_bytes += record.value().len() as u64;
         let seqno = record.seqno();
@@ -137,6 +148,18 @@ impl<W: Write> TableWriter<W> {
     /// Encodes and appends a tombstone. Errors as [`TableWriter::put`].
     pub fn delete(&mut self, keyspace: KeyspaceId, key: &[u8], seqno: Seqno) -> Result<()> {
         self.encode(keyspace, key, Trailer::new(seqno, Kind::Delete), b"")
+    }
+
+    /// Encodes and appends a range delete: of every key from `start` on and before `end`, or to the end of the keyspace
+    /// when `end` is empty. Errors as [`TableWriter::add`] and [`TableWriter::put`].
+    pub fn delete_range(
+        &mut self,
+        keyspace: KeyspaceId,
+        start: &[u8],
+        end: &[u8],
+        seqno: Seqno,
+    ) -> Result<()> {
+        self.encode(keyspace, start, Trailer::new(seqno, Kind::RangeDelete), end)
     }
 
     fn encode(&mut self, keyspace: KeyspaceId, key: &[u8], trailer: Trailer, value: &[u8]) -> Result<()> {
@@ -233,7 +256,16 @@ impl<W: Write> TableWriter<W> {
     /// bytes durable is the caller's business.
     ///
     /// Errors: `InvalidArgument` for a table without records; `Io` from the output.
-    pub fn finish(mut self) -> Result<(W, TableInfo)> {
+    pub fn finish(self) -> Result<(W, TableInfo)> {
+        self.finish_before(None)
+    }
+
+    /// As [`TableWriter::finish`], for a table that is followed by one whose first user key is that of `cut`: ranges
+    /// that go on behind it end there as far as this table is concerned. Their records stay as they are; the caller
+    /// begins the next table with records for what is left of the ranges.
+    ///
+    /// Errors: as [`TableWriter::finish`], and `InvalidArgument` for a `cut` that is not behind the last user key.
+    pub fn finish_before(mut self, cut: Option<InternalKey<'_>>) -> Result<(W, TableInfo)> {
         if let Some(error) = self.failed {
             return Err(error);
         }
@@ -241,6 +273,12 @@ impl<W: Write> TableWriter<W> {
             return Err(Error::invalid("a table holds at least one record"));
         };
         let last = OwnedKey::new(last.internal_key());
+        if let Some(cut) = cut {
+            if cut.cmp_user(&last.as_ref()).is_le() {
+                return Err(Error::invalid("a table cut before its own end"));
+            }
+            ranges::clip(&mut self.range_deletes, cut);
+        }
         self.write_block()?;
         let Some(first) = self.first_keys.first().cloned() else {
             return Err(Error::invalid("a table holds at least one record"));
@@ -258,6 +296,9 @@ impl<W: Write> TableWriter<W> {
             block_len: to_u32(self.options.block_len)?.into(),
             ..TableProperties::new_zeroed()
         };
+        let range_deletes = ranges::encode(&self.range_deletes)?;
+        let ends = self.range_deletes.iter().map(|delete| (delete.keyspace, &*delete.end));
+        let reach = ranges::reach(last.as_ref(), ends).map(Box::from);
         let bounds = key_bounds(first.as_ref(), last.as_ref())?;
         let mut regions = [TableRegion::default(); REGION_COUNT];
         let mut end = self.written;
@@ -266,7 +307,8 @@ impl<W: Write> TableWriter<W> {
                 RegionId::PointIndex => &index,
                 RegionId::Directory => self.directory.as_bytes(),
                 RegionId::SeekIndex => &seek_index,
-                RegionId::RangeDeletes | RegionId::Dictionary => &[],
+                RegionId::RangeDeletes => &range_deletes,
+                RegionId::Dictionary => &[],
                 RegionId::Properties => properties.as_bytes(),
                 RegionId::KeyBounds => &bounds,
             };
@@ -280,7 +322,8 @@ impl<W: Write> TableWriter<W> {
         let flag = |set: bool, flag: u32| if set { flag } else { 0 };
         let flags = flag(self.keys == self.count, FLAG_UNIQUE_USER_KEYS)
             | flag(self.tombstones > 0, FLAG_HAS_TOMBSTONES)
-            | flag(self.compressed_blocks > 0, FLAG_COMPRESSED);
+            | flag(self.compressed_blocks > 0, FLAG_COMPRESSED)
+            | flag(!self.range_deletes.is_empty(), FLAG_HAS_RANGE_DELETES);
         let mut footer = TableFooter {
             magic: TABLE_MAGIC,
             version: TABLE_VERSION.into(),
@@ -313,6 +356,8 @@ impl<W: Write> TableWriter<W> {
             tombstones: self.tombstones,
             first,
             last,
+            range_deletes: to_u32(self.range_deletes.len())?,
+            reach,
             seqno_min,
             seqno_max,
             blocks: footer.blocks.get(),

@@ -7,7 +7,7 @@ use pebble_sstable::{
     BlockCache, Compression, PointIndex, Table, TableOptions, TableReadOptions, TableWriter,
 };
 
-use crate::model::get;
+use crate::model::{Said, get};
 
 fn table(cache: &Arc<BlockCache>, byte: u8) -> Arc<Table> {
     let options = TableOptions {
@@ -32,7 +32,7 @@ fn tables_share_a_bounded_cache_and_never_see_each_others_blocks() {
         for n in (0..4_000_u32).step_by(7) {
             for (table, byte) in tables.iter().zip([1, 2]) {
                 let found = get(table, 0, &n.to_be_bytes(), 9).unwrap().unwrap();
-                assert_eq!(found.3, Some(vec![byte; 100]), "round {round}, key {n}");
+                assert_eq!(found.3, Said::Put(vec![byte; 100]), "round {round}, key {n}");
             }
             assert!(cache.used() <= cache.capacity());
         }

@@ -5,7 +5,7 @@ use pebble_format::{OwnedKey, Seqno};
 use pebble_sstable::{Table, TableCursor};
 
 use crate::model::{
-    COMPRESSIONS, INDEXES, Plain, SOURCES, Seeded, fixture, lookup, open, plain, plains, small, write,
+    COMPRESSIONS, INDEXES, Plain, SOURCES, Said, Seeded, fixture, lookup, open, plain, plains, small, write,
 };
 
 fn at(cursor: &TableCursor) -> Option<Plain> {
@@ -27,7 +27,11 @@ fn target(list: &[Plain], seeded: &mut Seeded) -> OwnedKey {
 }
 
 fn key(plain: &Plain) -> OwnedKey {
-    let kind = if plain.3.is_some() { 1 } else { 2 };
+    let kind = match plain.3 {
+        Said::Put(_) => 1,
+        Said::Delete => 2,
+        Said::DeleteTo(_) => 3,
+    };
     let newest = lookup(plain.0, &plain.1, plain.2);
     let mut key = newest.as_ref();
     key.trailer.0 = plain.2 << 8 | kind;

@@ -5,7 +5,7 @@ use pebble_format::{Error, Result};
 use pebble_sstable::Table;
 
 use crate::model::{
-    COMPRESSIONS, INDEXES, Model, Plain, SOURCES, Source, fixture, get, newest_at, open, plain, plains,
+    COMPRESSIONS, INDEXES, Model, Plain, SOURCES, Said, Source, fixture, get, newest_at, open, plain, plains,
     small, write,
 };
 
@@ -104,7 +104,9 @@ fn every_truncation_is_noticed() {
 
 /// Keys and values of one length, so that blocks fit each other's places; one version each, and no two heads alike.
 fn uniform() -> Model {
-    (10..60_u8).map(|n| ((1, vec![b'k', n], std::cmp::Reverse(u64::from(n))), Some(vec![n; 40]))).collect()
+    (10..60_u8)
+        .map(|n| ((1, vec![b'k', n], std::cmp::Reverse(u64::from(n))), Said::Put(vec![n; 40])))
+        .collect()
 }
 
 #[test]

@@ -10,7 +10,7 @@ use pebble_sstable::{
 };
 use pebble_vfs::{Fs, Open, OsFs};
 
-use crate::model::{SOURCES, fill, fixture, open, small, write};
+use crate::model::{SOURCES, Said, fill, fixture, open, small, write};
 
 #[test]
 fn a_file_is_written_mapped_and_read_back() {
@@ -63,25 +63,27 @@ fn another_tables_file_is_not_taken_for_this_one() {
 
     // An older file of the same number, database and length differs in its footer's checksum.
     let mut older = fixture();
-    older.last_entry().unwrap().insert(Some(b"9876543210".repeat(60)));
+    older.last_entry().unwrap().insert(Said::Put(b"9876543210".repeat(60)));
     let (_, old) = write(&older, &options);
     assert_eq!(old.len, info.len);
     assert!(table.check_identity(&[9; 16], 7, old.len, old.footer_crc).is_err());
 }
 
 #[test]
-fn a_newer_version_is_told_from_damage() {
-    let (mut bytes, _) = write(&fixture(), &TableOptions::default());
-    let footer = bytes.len() - 256;
-    bytes[footer + 8] = 2;
-    let damaged = open(&bytes, SOURCES[0]).unwrap_err();
-    assert!(damaged.is_corruption());
-    let crc = crc32c(0, &bytes[footer..footer + 252]);
-    bytes[footer + 252..].copy_from_slice(&crc.to_le_bytes());
-    match open(&bytes, SOURCES[0]).unwrap_err() {
-        Error::UnsupportedVersion { file, found, max } => {
-            assert_eq!((&*file, found, max), ("000007.sst", 2, 1));
+fn another_version_is_told_from_damage() {
+    for version in [0, 1, 3] {
+        let (mut bytes, _) = write(&fixture(), &TableOptions::default());
+        let footer = bytes.len() - 256;
+        bytes[footer + 8] = version;
+        let damaged = open(&bytes, SOURCES[0]).unwrap_err();
+        assert!(damaged.is_corruption());
+        let crc = crc32c(0, &bytes[footer..footer + 252]);
+        bytes[footer + 252..].copy_from_slice(&crc.to_le_bytes());
+        match open(&bytes, SOURCES[0]).unwrap_err() {
+            Error::UnsupportedVersion { file, found, max } => {
+                assert_eq!((&*file, found, max), ("000007.sst", version.into(), 2));
+            }
+            other => panic!("{other}"),
         }
-        other => panic!("{other}"),
     }
 }

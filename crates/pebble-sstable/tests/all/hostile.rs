@@ -14,7 +14,7 @@ use pebble_format::table::{
 use pebble_sstable::{Compression, PointIndex};
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::model::{COMPRESSIONS, INDEXES, Seeded, Source, fixture, get, open, small, write};
+use crate::model::{COMPRESSIONS, INDEXES, Said, Seeded, Source, fixture, get, open, small, write};
 
 thread_local! {
     static LIVE: Cell<usize> = const { Cell::new(0) };
@@ -52,7 +52,7 @@ static COUNTING: Counting = Counting;
 
 /// Puts the checksums right again, from the blocks to the footer, wherever the numbers still make that
 /// possible.
-fn repair(bytes: &mut [u8]) {
+pub fn repair(bytes: &mut [u8]) {
     let Some(at) = bytes.len().checked_sub(TABLE_FOOTER_LEN) else { return };
     let Ok(mut footer) = TableFooter::read_from_bytes(&bytes[at..]) else { return };
     let range = |region: pebble_format::table::TableRegion| {
@@ -109,7 +109,7 @@ fn exercise(bytes: &[u8], source: Source) {
     assert!(table.blocks().count() <= steps);
 }
 
-fn bounded(bytes: &[u8], source: Source) {
+pub fn bounded(bytes: &[u8], source: Source) {
     PEAK.with(|peak| peak.set(LIVE.with(Cell::get)));
     let before = LIVE.with(Cell::get);
     exercise(bytes, source);
@@ -178,7 +178,8 @@ fn a_block_may_not_claim_to_expand_beyond_its_bound() {
 
 #[test]
 fn a_block_that_is_not_what_a_writer_makes_is_refused_though_its_checksum_is_right() {
-    let versions = (1..=4).map(|seqno| ((1, b"key".to_vec(), Reverse(seqno)), Some(vec![7; 9]))).collect();
+    let versions =
+        (1..=4).map(|seqno| ((1, b"key".to_vec(), Reverse(seqno)), Said::Put(vec![7; 9]))).collect();
     let (good, info) = write(&versions, &small(PointIndex::Location, Compression::None));
     assert_eq!((info.blocks, info.count), (1, 4));
     let end = info.data_len as usize;

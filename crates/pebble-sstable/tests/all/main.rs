@@ -8,4 +8,5 @@ mod damage;
 mod files;
 mod hostile;
 mod model;
+mod ranges;
 mod roundtrip;

@@ -5,22 +5,36 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use pebble_format::{InternalKey, KeyspaceId, OwnedKey, RecordRef, Result, Seqno};
+use pebble_cursor::RangeDelete;
+use pebble_format::{InternalKey, KeyspaceId, Kind, OwnedKey, RecordRef, Result, Seqno};
 use pebble_sstable::{
     BlockCache, Compression, FileSink, PointIndex, Table, TableInfo, TableOptions, TableReadOptions,
     TableWriter,
 };
 use pebble_vfs::{Fs, Open, SimFs};
 
-/// Keyspace, key, seqno → the value, or none for a tombstone.
-pub type Model = BTreeMap<(u16, Vec<u8>, Reverse<u64>), Option<Vec<u8>>>;
+/// What a record says of its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    Put(Vec<u8>),
+    Delete,
+    /// Deletes every key up to this one.
+    DeleteTo(Vec<u8>),
+}
 
-/// A record as a plain value: keyspace, key, seqno, the value or none for a tombstone.
-pub type Plain = (u16, Vec<u8>, u64, Option<Vec<u8>>);
+/// Keyspace, key, seqno → what is said.
+pub type Model = BTreeMap<(u16, Vec<u8>, Reverse<u64>), Said>;
+
+/// A record as a plain value: keyspace, key, seqno, what it says.
+pub type Plain = (u16, Vec<u8>, u64, Said);
 
 pub fn plain(record: RecordRef<'_>) -> Plain {
-    let value = (!record.is_tombstone()).then(|| record.value().to_vec());
-    (record.keyspace().0, record.key().to_vec(), record.seqno().0, value)
+    let said = match record.trailer().kind().unwrap() {
+        Kind::Put => Said::Put(record.value().to_vec()),
+        Kind::Delete => Said::Delete,
+        Kind::RangeDelete => Said::DeleteTo(record.value().to_vec()),
+    };
+    (record.keyspace().0, record.key().to_vec(), record.seqno().0, said)
 }
 
 pub fn plains(model: &Model) -> Vec<Plain> {
@@ -37,6 +51,21 @@ pub fn newest_at(model: &Model, keyspace: u16, key: &[u8], seqno: u64) -> Option
     (found.0 == keyspace && found.1 == key).then(|| (found.0, found.1.clone(), found.2.0, value.clone()))
 }
 
+/// The table's own share of what its range deletes cover, if the next table begins with `cut`.
+pub fn range_deletes(model: &Model, cut: Option<(u16, &[u8])>) -> Vec<RangeDelete> {
+    let share = |((keyspace, start, seqno), said): (&(u16, Vec<u8>, Reverse<u64>), &Said)| {
+        let Said::DeleteTo(end) = said else { return None };
+        let beyond = |cut: &[u8]| end.is_empty() || &end[..] > cut;
+        let end = match cut {
+            Some((space, cut)) if space == *keyspace && beyond(cut) => cut,
+            _ => end,
+        };
+        let (start, end) = (start[..].into(), end.into());
+        Some(RangeDelete { keyspace: KeyspaceId(*keyspace), start, end, seqno: Seqno(seqno.0) })
+    };
+    model.iter().filter_map(share).collect()
+}
+
 pub fn write(model: &Model, options: &TableOptions) -> (Vec<u8>, TableInfo) {
     let mut writer = TableWriter::new(Vec::new(), options.clone()).unwrap();
     fill(&mut writer, model);
@@ -47,8 +76,9 @@ pub fn fill<W: std::io::Write>(writer: &mut TableWriter<W>, model: &Model) {
     for ((keyspace, key, seqno), value) in model {
         let (keyspace, seqno) = (KeyspaceId(*keyspace), Seqno(seqno.0));
         match value {
-            Some(value) => writer.put(keyspace, key, seqno, value).unwrap(),
-            None => writer.delete(keyspace, key, seqno).unwrap(),
+            Said::Put(value) => writer.put(keyspace, key, seqno, value).unwrap(),
+            Said::Delete => writer.delete(keyspace, key, seqno).unwrap(),
+            Said::DeleteTo(end) => writer.delete_range(keyspace, key, end, seqno).unwrap(),
         }
     }
 }
@@ -118,20 +148,28 @@ impl Seeded {
 }
 
 /// A table of a few blocks with what makes reading hard: two keyspaces, versions, tombstones, prefixes, an
-/// empty key and an empty value, a value longer than a block.
+/// empty key and an empty value, a value longer than a block, range deletes that end within and beyond it.
 pub fn fixture() -> Model {
     let mut model = Model::new();
     for (keyspace, name) in [(1_u16, "user:"), (2, "")] {
         for n in 0..14_u64 {
             let key = format!("{name}{:03}", n * 7).into_bytes();
             for version in 0..=(n % 3) {
-                let value = (n % 4 != version).then(|| vec![b'a' + (n % 26) as u8; (n * 5) as usize]);
-                model.insert((keyspace, key.clone(), Reverse(10 + n * 3 + version)), value);
+                let said = match n % 4 == version {
+                    true => Said::Delete,
+                    false => Said::Put(vec![b'a' + (n % 26) as u8; (n * 5) as usize]),
+                };
+                model.insert((keyspace, key.clone(), Reverse(10 + n * 3 + version)), said);
             }
         }
-        model.insert((keyspace, vec![], Reverse(5)), Some(vec![]));
+        model.insert((keyspace, vec![], Reverse(5)), Said::Put(vec![]));
+        let ranges = [("000", 61, "050"), ("014", 62, ""), ("014", 60, "014\0"), ("05", 63, "06")];
+        for (start, seqno, end) in ranges {
+            let at = |key: &str| if key.is_empty() { vec![] } else { [name, key].concat().into_bytes() };
+            model.insert((keyspace, at(start), Reverse(seqno)), Said::DeleteTo(at(end)));
+        }
     }
-    model.insert((2, b"long".to_vec(), Reverse(99)), Some(b"0123456789".repeat(60)));
+    model.insert((2, b"long".to_vec(), Reverse(99)), Said::Put(b"0123456789".repeat(60)));
     model
 }
 

@@ -9,10 +9,11 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
 use crate::model::{
-    COMPRESSIONS, INDEXES, Model, SOURCES, Seeded, fixture, get, newest_at, open, plain, plains, small, write,
+    COMPRESSIONS, INDEXES, Model, SOURCES, Said, Seeded, fixture, get, newest_at, open, plain, plains,
+    range_deletes, small, write,
 };
 
-fn key() -> impl Strategy<Value = Vec<u8>> {
+pub fn key() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         1 => Just(vec![]),
         4 => vec(prop_oneof![Just(0_u8), Just(b'a'), Just(b'b'), Just(0xff)], 0..6),
@@ -21,21 +22,33 @@ fn key() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-fn value() -> impl Strategy<Value = Option<Vec<u8>>> {
+fn said() -> impl Strategy<Value = Said> {
     prop_oneof![
-        2 => Just(None),
-        1 => Just(Some(vec![])),
-        5 => vec(any::<u8>(), 0..60).prop_map(Some),
-        2 => (any::<u8>(), 0..900_usize).prop_map(|(byte, len)| Some(vec![byte; len])),
+        2 => Just(Said::Delete),
+        2 => key().prop_map(Said::DeleteTo),
+        1 => Just(Said::Put(vec![])),
+        5 => vec(any::<u8>(), 0..60).prop_map(Said::Put),
+        2 => (any::<u8>(), 0..900_usize).prop_map(|(byte, len)| Said::Put(vec![byte; len])),
     ]
 }
 
-fn model() -> impl Strategy<Value = Model> {
+pub fn model() -> impl Strategy<Value = Model> {
     let seqno = prop_oneof![4 => 0..12_u64, 1 => Just(Seqno::MAX.0)];
-    btree_map((0..3_u16, key(), seqno.prop_map(Reverse)), value(), 1..120)
+    btree_map((0..3_u16, key(), seqno.prop_map(Reverse)), said(), 1..120).prop_map(|mut model| {
+        for ((_, start, _), said) in &mut model {
+            match said {
+                // A range that holds nothing is not taken; as the end of one of a single key it is.
+                Said::DeleteTo(end) if !end.is_empty() && *end <= *start => {
+                    *end = [start, &b"\0"[..]].concat()
+                }
+                _ => {}
+            }
+        }
+        model
+    })
 }
 
-fn options() -> impl Strategy<Value = TableOptions> {
+pub fn options() -> impl Strategy<Value = TableOptions> {
     let block_len = prop_oneof![Just(64), Just(300), Just(4_096), Just(65_536)];
     let index = prop_oneof![2 => Just(INDEXES[0]), 1 => Just(INDEXES[1]), 1 => Just(INDEXES[2])];
     let compression = prop_oneof![Just(Compression::None), Just(Compression::Lz4)];
@@ -55,6 +68,8 @@ proptest! {
             prop_assert_eq!(table.info(), &info);
             let report = table.verify().unwrap();
             prop_assert_eq!((report.records, report.keys), (info.count, info.keys));
+            prop_assert_eq!(report.range_deletes, info.range_deletes);
+            prop_assert_eq!(&**table.range_deletes(), &range_deletes(&model, None).into_iter().collect());
             let seen: Vec<_> = table.iter().map(|found| plain(found.unwrap().record())).collect();
             prop_assert_eq!(seen, plains(&model));
             for (keyspace, key, seqno) in model.keys() {
@@ -156,7 +171,7 @@ fn a_block_holds_1023_records_at_most_and_long_records_have_their_own() {
     let counts: Vec<_> = table.blocks().map(|block| block.count).collect();
     assert_eq!(counts, [1_023, 1_023, 954, 1, 1]);
     table.verify().unwrap();
-    assert_eq!(get(&table, 0, b"longer", 9).unwrap().unwrap().3, Some(long));
+    assert_eq!(get(&table, 0, b"longer", 9).unwrap().unwrap().3, Said::Put(long));
 }
 
 #[test]
@@ -172,7 +187,7 @@ fn a_table_beyond_the_reach_of_its_index_falls_back_to_a_filter() {
     let (bytes, _) = writer.finish().unwrap();
     let table = open(&bytes, SOURCES[0]).unwrap();
     assert_eq!(table.index_kind(), pebble_format::table::IndexKind::Bloom);
-    assert_eq!(get(&table, 0, &[4], 9).unwrap().unwrap().3.unwrap().len(), value.len());
+    assert_eq!(get(&table, 0, &[4], 9).unwrap().unwrap().3, Said::Put(value));
     assert_eq!(get(&table, 0, &[5], 9).unwrap(), None);
 }
 
