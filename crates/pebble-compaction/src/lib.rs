@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod collapse;
+mod mover;
 mod plan;
 mod run;
 

@@ -1,18 +1,20 @@
 //! The data mover: a cursor in, tables out. A flush, a merge and a recovery are this with different inputs.
 //!
 //! ```text
-//!   input ─► Collapse: does this version stay? ─► TableWriter::add, verbatim ─► cut between user keys ─► Outputs
+//!   input ─► Collapse: does this version stay? ─► Mover ─► TableWriter, verbatim ─► Outputs
+//!                └─► range deletes that stay ──────┘ cut between user keys, range deletes cut with them
 //! ```
 //!
 //! Threading: runs on the caller's thread, holds no lock, and installs nothing.
 
 use std::io::{self, Write};
 
-use pebble_cursor::Cursor;
-use pebble_format::{KeyspaceId, OwnedKey, RecordRef, Result, Seqno};
-use pebble_sstable::{TableInfo, TableOptions, TableWriter};
+use pebble_cursor::{Cursor, RangeDeletes};
+use pebble_format::{Error, InternalKey, KeyspaceId, OwnedKey, RecordRef, Result, Seqno};
+use pebble_sstable::{TableInfo, TableOptions};
 
 use crate::collapse::Collapse;
+use crate::mover::Mover;
 
 /// How often, in records, a run asks whether to stop.
 const STOP_EVERY: u64 = 4096;
@@ -21,13 +23,19 @@ const STOP_EVERY: u64 = 4096;
 pub struct Job<'a> {
     /// The live snapshots, ascending.
     pub snapshots: &'a [Seqno],
+    /// The range deletes of the input, wherever they reach.
+    pub range_deletes: &'a RangeDeletes,
     /// Whether no run older than the input may hold its keys, so that tombstones have nothing left to hide.
     pub bottom: bool,
+    /// The user keys to be moved: from the first one's on, and before the second one's. A merge is parted that way.
+    pub range: (Option<&'a OwnedKey>, Option<&'a OwnedKey>),
     /// How tables are written, and at what length one is ended; the number is set for each.
     pub table: TableOptions,
     /// Keys, ascending, before which a new table begins, so that later merges find aligned borders. Their trailers
     /// do not count: the newest version of such a key stands before the version that made the border.
     pub cut_at: &'a [OwnedKey],
+    /// Bytes of data that a table has at least before a cut ends it, so that cuts make no slivers.
+    pub cut_len_min: u64,
     /// Asked now and then; true ends the run with an `Io` error of kind `Interrupted`.
     pub stop: &'a dyn Fn() -> bool,
 }
@@ -51,7 +59,7 @@ pub struct RunResult {
     pub tables: Vec<TableInfo>,
     /// Records read.
     pub read: u64,
-    /// Records written; the difference was dropped.
+    /// Records written. The difference was dropped, but for range deletes, which may be parted or joined.
     pub written: u64,
     /// Bytes of the records read.
     pub read_bytes: u64,
@@ -64,73 +72,54 @@ pub struct RunResult {
 ///
 /// Errors: the input's and the outputs' own. Tables that were begun are then the caller's to remove; it knows them
 /// from [`Outputs::create`].
-pub fn run<O: Outputs>(input: &mut dyn Cursor, outputs: &mut O, job: &Job<'_>) -> Result<RunResult> {
-    let mut mover = Mover { outputs, job, cuts: job.cut_at, open: None, done: RunResult::default() };
-    let mut collapse = Collapse::new(job.snapshots, job.bottom);
+pub fn run<C: Cursor + ?Sized, O: Outputs>(
+    input: &mut C,
+    outputs: &mut O,
+    job: &Job<'_>,
+) -> Result<RunResult> {
+    let mut collapse = Collapse::new(job.snapshots, job.range_deletes, job.bottom);
+    let mut mover = Mover::new(outputs, job, collapse.range_deletes());
     let mut key = LastKey::default();
-    input.first()?;
+    // Whether no version of the key was written yet: a cut falls before the first that is, and so parts none.
+    let mut first_kept = true;
+    match job.range.0 {
+        None => input.first()?,
+        Some(from) => input.seek(before(from))?,
+    }
+    let end = job.range.1.map(OwnedKey::as_ref);
     while let Some(record) = input.record() {
+        if end.is_some_and(|end| record.internal_key().cmp_user(&end).is_ge()) {
+            break;
+        }
         if mover.done.read.is_multiple_of(STOP_EVERY) && (job.stop)() {
-            return Err(io::Error::new(io::ErrorKind::Interrupted, "the merge was told to stop").into());
+            return Err(interrupted());
         }
         mover.done.read += 1;
         mover.done.read_bytes += record.raw().len() as u64;
-        let new_key = key.replace(record);
-        if new_key {
-            collapse.next_key();
-        }
-        // Of a key of which anything stays, the newest version does: so a cut at a new key parts no versions.
-        if collapse.keeps(record) {
-            mover.write(record, new_key)?;
+        // A range delete goes its own way, by `Collapse::range_deletes`; what it hides of its key, that hides too.
+        if !record.is_range_delete() {
+            if key.replace(record) {
+                collapse.next_key();
+                first_kept = true;
+            }
+            if collapse.keeps(record) {
+                mover.write(record, first_kept)?;
+                first_kept = false;
+            }
         }
         input.next()?;
     }
-    mover.end_table()?;
-    Ok(mover.done)
+    mover.finish()
 }
 
-/// The table that is being written, and those that are done.
-struct Mover<'a, O: Outputs> {
-    outputs: &'a mut O,
-    job: &'a Job<'a>,
-    /// The cuts that are still ahead.
-    cuts: &'a [OwnedKey],
-    open: Option<TableWriter<O::Writer>>,
-    done: RunResult,
+fn interrupted() -> Error {
+    io::Error::new(io::ErrorKind::Interrupted, "the merge was told to stop").into()
 }
 
-impl<O: Outputs> Mover<'_, O> {
-    fn write(&mut self, record: RecordRef<'_>, new_key: bool) -> Result<()> {
-        if new_key {
-            let passed =
-                self.cuts.partition_point(|cut| cut.as_ref().cmp_user(&record.internal_key()).is_le());
-            let (_, ahead) = self.cuts.split_at(passed);
-            self.cuts = ahead;
-            if passed > 0 || self.open.as_ref().is_some_and(TableWriter::is_full) {
-                self.end_table()?;
-            }
-        }
-        let writer = match &mut self.open {
-            Some(writer) => writer,
-            None => {
-                let (number, to) = self.outputs.create()?;
-                let options = TableOptions { number, ..self.job.table.clone() };
-                self.open.insert(TableWriter::new(to, options)?)
-            }
-        };
-        self.done.written += 1;
-        self.done.written_bytes += record.raw().len() as u64;
-        writer.add(record)
-    }
-
-    fn end_table(&mut self) -> Result<()> {
-        if let Some(writer) = self.open.take() {
-            let (to, info) = writer.finish()?;
-            self.outputs.finish(to, &info)?;
-            self.done.tables.push(info);
-        }
-        Ok(())
-    }
+/// Before every version of the key.
+pub(crate) fn before(key: &OwnedKey) -> InternalKey<'_> {
+    let key = key.as_ref();
+    InternalKey::lookup(key.keyspace, key.user_key, Seqno::MAX)
 }
 
 /// The key of the record before, so that versions of one key can be told from the next key.
@@ -143,6 +132,7 @@ struct LastKey {
 
 impl LastKey {
     /// Whether `record` is of another key than the one before; remembers it.
+    #[inline]
     fn replace(&mut self, record: RecordRef<'_>) -> bool {
         if self.any && self.keyspace == record.keyspace() && self.user_key == record.key() {
             return false;

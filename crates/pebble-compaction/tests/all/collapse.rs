@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 
 use pebble_compaction::Collapse;
+use pebble_cursor::RangeDeletes;
 use pebble_format::{Kind, Seqno};
 use proptest::prelude::*;
 
 use crate::model::{any_records, any_snapshots, cases, encoded, parsed, seen};
 
 fn collapsed(records: &[Vec<u8>], snapshots: &[Seqno], bottom: bool) -> Vec<Vec<u8>> {
-    let mut collapse = Collapse::new(snapshots, bottom);
+    let deletes = RangeDeletes::default();
+    let mut collapse = Collapse::new(snapshots, &deletes, bottom);
     let mut kept = vec![];
     for (index, bytes) in records.iter().enumerate() {
         let record = parsed(bytes);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pebble_cursor::Cursor;
+use pebble_cursor::{Cursor, RangeDelete, RangeDeletes};
 use pebble_format::{
     Corruption, Error, InternalKey, KeyspaceId, Kind, PinnedRecord, RecordRef, Result, Seqno, Trailer, record,
 };
@@ -25,6 +25,19 @@ pub fn encoded(keyspace: u16, key: &[u8], seqno: u64, kind: Kind) -> Vec<u8> {
     let trailer = Trailer::new(Seqno(seqno), kind);
     record::encode(&mut bytes, KeyspaceId(keyspace), key, trailer, value.as_bytes()).unwrap();
     bytes
+}
+
+/// Deletes the keys from `start` up to `end`.
+pub fn encoded_range(keyspace: u16, start: &[u8], end: &[u8], seqno: u64) -> Vec<u8> {
+    let mut bytes = vec![0; record::encoded_len(start.len(), end.len())];
+    let trailer = Trailer::new(Seqno(seqno), Kind::RangeDelete);
+    record::encode(&mut bytes, KeyspaceId(keyspace), start, trailer, end).unwrap();
+    bytes
+}
+
+/// The range deletes among records.
+pub fn range_deletes<'a>(records: impl IntoIterator<Item = &'a Vec<u8>>) -> RangeDeletes {
+    records.into_iter().filter_map(|bytes| RangeDelete::of(parsed(bytes))).collect()
 }
 
 pub fn parsed(bytes: &[u8]) -> RecordRef<'_> {
@@ -52,6 +65,23 @@ pub fn any_records() -> impl Strategy<Value = Vec<Vec<u8>>> {
     })
 }
 
+/// As [`any_records`], with ranges of keys deleted among them.
+pub fn any_records_and_ranges() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    let one = (0_u16..2, 0_u8..8, 0_u8..9, 0_u8..10);
+    proptest::collection::vec(one, 1..50).prop_map(|specs| {
+        let key = |n: u8| vec![b'a' + n];
+        let record = |((keyspace, key_n, end_n, what), seqno): ((u16, u8, u8, u8), u64)| match what {
+            0..=5 => encoded(keyspace, &key(key_n), seqno, Kind::Put),
+            6 | 7 => encoded(keyspace, &key(key_n), seqno, Kind::Delete),
+            _ if end_n == 8 => encoded_range(keyspace, &key(key_n), b"", seqno),
+            _ => encoded_range(keyspace, &key(key_n.min(end_n)), &key(key_n.max(end_n) + 1), seqno),
+        };
+        let mut records: Vec<_> = specs.into_iter().zip(1..).map(record).collect();
+        sort(&mut records);
+        records
+    })
+}
+
 /// Snapshots in order, 0 and the newest number among them at times.
 pub fn any_snapshots() -> impl Strategy<Value = Vec<Seqno>> {
     proptest::collection::btree_set(0_u64..52, 0..5).prop_map(|set| set.into_iter().map(Seqno).collect())
@@ -59,7 +89,17 @@ pub fn any_snapshots() -> impl Strategy<Value = Vec<Seqno>> {
 
 /// Each key that a reader at `seqno` sees, with the bytes of the version it sees.
 pub fn seen<'a>(
+    records: impl IntoIterator<Item = &'a Vec<u8>> + Clone,
+    seqno: u64,
+) -> BTreeMap<(u16, Vec<u8>), Vec<u8>> {
+    let deletes = range_deletes(records.clone());
+    seen_below(records, &deletes, seqno)
+}
+
+/// As [`seen`], with these range deletes and not those among the records.
+pub fn seen_below<'a>(
     records: impl IntoIterator<Item = &'a Vec<u8>>,
+    deletes: &RangeDeletes,
     seqno: u64,
 ) -> BTreeMap<(u16, Vec<u8>), Vec<u8>> {
     let mut newest: BTreeMap<(u16, Vec<u8>), RecordRef<'_>> = BTreeMap::new();
@@ -69,7 +109,14 @@ pub fn seen<'a>(
             *version = record;
         }
     }
-    let shown = newest.into_iter().filter(|(_, record)| !record.is_tombstone());
+    let hidden = |record: &RecordRef<'_>| {
+        deletes.iter().any(|delete| {
+            delete.seqno.0 <= seqno
+                && delete.seqno > record.seqno()
+                && delete.covers(record.keyspace(), record.key())
+        })
+    };
+    let shown = newest.into_iter().filter(|(_, record)| !record.is_tombstone() && !hidden(record));
     shown.map(|(key, record)| (key, record.raw().to_vec())).collect()
 }
 
@@ -114,8 +161,8 @@ impl Cursor for Walk {
         unimplemented_here()
     }
 
-    fn seek(&mut self, _: InternalKey<'_>) -> Result<()> {
-        unimplemented_here()
+    fn seek(&mut self, target: InternalKey<'_>) -> Result<()> {
+        self.place(Some(self.records.partition_point(|record| parsed(record).internal_key() < target)))
     }
 
     fn seek_before(&mut self, _: InternalKey<'_>) -> Result<()> {

@@ -2,13 +2,18 @@
 
 use std::cell::Cell;
 use std::io::{self, Write};
+use std::sync::{Arc, LazyLock};
 
 use pebble_compaction::{Job, Outputs, RunResult, run};
+use pebble_cursor::{RangeDelete, RangeDeletes};
 use pebble_format::{Error, InternalKey, KeyspaceId, Kind, OwnedKey, Result, Seqno};
 use pebble_sstable::{Table, TableInfo, TableOptions, TableReadOptions};
 use proptest::prelude::*;
 
-use crate::model::{Walk, any_records, any_snapshots, cases, encoded, injected, parsed, seen, sort};
+use crate::model::{
+    Walk, any_records, any_records_and_ranges, any_snapshots, cases, encoded, encoded_range, injected,
+    parsed, range_deletes, seen, seen_below, sort,
+};
 
 /// Tables in memory; a call of any kind may be made to fail.
 #[derive(Default)]
@@ -23,6 +28,16 @@ impl Memory {
     fn call(&mut self) -> Result<()> {
         self.calls += 1;
         if self.fails_at == Some(self.calls) { Err(injected()) } else { Ok(()) }
+    }
+
+    fn tables(&self) -> impl Iterator<Item = Arc<Table>> {
+        let open = |bytes: &Vec<u8>| Table::from_bytes(bytes.clone(), "memory", TableReadOptions::default());
+        self.finished.iter().map(move |(bytes, _)| open(bytes).unwrap())
+    }
+
+    /// What the tables say of ranges, each of its own part.
+    fn range_deletes(&self) -> RangeDeletes {
+        self.tables().flat_map(|table| table.range_deletes().iter().cloned().collect::<Vec<_>>()).collect()
     }
 
     /// The records of all finished tables, in order, after a check of each table and of the run.
@@ -66,9 +81,19 @@ impl Outputs for Memory {
     }
 }
 
+static NO_RANGES: LazyLock<RangeDeletes> = LazyLock::new(RangeDeletes::default);
+
 fn job<'a>(snapshots: &'a [Seqno], bottom: bool, cut_at: &'a [OwnedKey], table_len: u64) -> Job<'a> {
-    let table = TableOptions { block_len: 64, table_len, ..TableOptions::default() };
-    Job { snapshots, bottom, table, cut_at, stop: &|| false }
+    Job {
+        snapshots,
+        range_deletes: &NO_RANGES,
+        bottom,
+        range: (None, None),
+        table: TableOptions { block_len: 64, table_len, ..TableOptions::default() },
+        cut_at,
+        cut_len_min: 0,
+        stop: &|| false,
+    }
 }
 
 fn key(user_key: &[u8], seqno: u64) -> OwnedKey {
@@ -96,6 +121,100 @@ proptest! {
         prop_assert_eq!(result.tables, outputs.finished.iter().map(|(_, info)| info.clone()).collect::<Vec<_>>());
         prop_assert_eq!(outputs.created, outputs.finished.iter().map(|(_, info)| info.number).collect::<Vec<_>>());
     }
+}
+
+/// Cuts at some of the keys that occur, and between them.
+fn any_cuts() -> impl Strategy<Value = Vec<OwnedKey>> {
+    proptest::collection::btree_set((0_u16..2, 0_u8..9, any::<bool>()), 0..6).prop_map(|cuts| {
+        let mut cuts: Vec<_> = cuts
+            .into_iter()
+            .map(|(keyspace, n, behind)| {
+                let user_key = if behind { vec![b'a' + n, b'x'] } else { vec![b'a' + n] };
+                OwnedKey::new(InternalKey::lookup(KeyspaceId(keyspace), &user_key, Seqno(5)))
+            })
+            .collect();
+        cuts.sort();
+        cuts
+    })
+}
+
+proptest! {
+    #![proptest_config(cases(3_000))]
+
+    /// Whatever a merge of the newer records does with range deletes, over the older records every reader sees the same.
+    #[test]
+    fn ranges_stay_deleted_over_older_runs(
+        records in any_records_and_ranges(), split in 0_u64..50, snapshots in any_snapshots(), cuts in any_cuts(),
+        cut_len_min in prop_oneof![Just(0), 1_u64..400], table_len in 1_u64..800, bottom: bool,
+        parts in any_cuts(),
+    ) {
+        let split = if bottom { 0 } else { split };
+        let (older, newer): (Vec<_>, Vec<_>) =
+            records.iter().cloned().partition(|bytes| parsed(bytes).seqno().0 <= split);
+        let deletes = range_deletes(&newer);
+        let mut outputs = Memory::default();
+        // In one piece or in several, as a merge that is spread over cores is.
+        let borders: Vec<_> = std::iter::once(None).chain(parts.iter().map(Some)).chain([None]).collect();
+        for range in borders.windows(2) {
+            let job = Job {
+                range_deletes: &deletes,
+                range: (range[0], range[1]),
+                cut_len_min,
+                ..job(&snapshots, bottom, &cuts, table_len)
+            };
+            run(&mut Walk::new(&newer), &mut outputs, &job).unwrap();
+        }
+        let merged = outputs.records();
+        let said: Vec<RangeDelete> = outputs.range_deletes().iter().cloned().collect();
+        let all: RangeDeletes = said.into_iter().chain(range_deletes(&older).iter().cloned()).collect();
+        for reader in snapshots.iter().map(|snapshot| snapshot.0).chain([60]) {
+            let got = seen_below(merged.iter().chain(&older), &all, reader);
+            prop_assert_eq!(got, seen(&records, reader), "reader at {}", reader);
+        }
+        for (bytes, info) in &outputs.finished {
+            let table = Table::from_bytes(bytes.clone(), "memory", TableReadOptions::default()).unwrap();
+            prop_assert_eq!(table.info(), info);
+            if bottom {
+                let oldest = snapshots.first().map_or(u64::MAX, |snapshot| snapshot.0);
+                prop_assert!(table.range_deletes().iter().all(|delete| delete.seqno.0 > oldest), "one hides nothing");
+            }
+        }
+        // The tables do not reach into each other.
+        for pair in outputs.finished.windows(2) {
+            let (left, right) = (&pair[0].1, &pair[1].1);
+            let next = right.first.as_ref();
+            if let Some(reach) = &left.reach
+                && left.last.as_ref().keyspace == next.keyspace
+            {
+                prop_assert!(!reach.is_empty() && **reach <= *next.user_key, "a range reaches into the next table");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_range_that_is_cut_goes_on_in_the_next_table() {
+    let mut records: Vec<_> = (1_u8..=9).map(|n| encoded(0, &[b'a' + n], u64::from(n), Kind::Put)).collect();
+    records.push(encoded_range(0, b"c", b"y", 20));
+    sort(&mut records);
+    let deletes = range_deletes(&records);
+    // With a reader before the delete nothing is hidden yet, so all of it stays.
+    let snapshots = [Seqno(15)];
+    let cuts = [key(b"e", 1), key(b"gg", 1)];
+    let job = Job { range_deletes: &deletes, ..job(&snapshots, false, &cuts, 1 << 20) };
+    let mut outputs = Memory::default();
+    run(&mut Walk::new(&records), &mut outputs, &job).unwrap();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let said: Vec<_> = outputs
+        .tables()
+        .flat_map(|table| {
+            let ranges = table.range_deletes().iter().map(|delete| (text(&delete.start), text(&delete.end)));
+            ranges.collect::<Vec<_>>()
+        })
+        .collect();
+    let expected = [("c", "e"), ("e", "gg"), ("gg", "y")];
+    assert_eq!(said, expected.map(|(start, end)| (start.to_owned(), end.to_owned())));
+    assert_eq!(outputs.finished[2].1.reach.as_deref(), Some(&b"y"[..]));
 }
 
 #[test]
