@@ -18,5 +18,8 @@ mod plan;
 mod run;
 
 pub use collapse::Collapse;
-pub use plan::{Plan, Policy, plan};
+pub use plan::{
+    Busy, Hints, Input, KeyRange, LAST_LEVEL, Plan, Policy, Pressure, RangePlan, Reason, UPPER_LEVELS,
+    Wanted, cuts, cuts_for, plan, plan_range, pressure, splits,
+};
 pub use run::{Job, Outputs, RunResult, run};
