@@ -57,7 +57,7 @@ const CRATES: &[Row] = &[
     Row {
         name: "pebble-manifest",
         level: 2,
-        below: &["pebble-format", "pebble-vfs"],
+        below: &["pebble-format", "pebble-vfs", "pebble-cursor"],
         third_party: &["zerocopy"],
     },
     Row {

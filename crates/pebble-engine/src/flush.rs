@@ -137,6 +137,7 @@ fn table_meta(info: TableInfo) -> TableMeta {
         tombstones: info.tombstones,
         first: info.first,
         last: info.last,
+        reach: None,
         seqno_min: info.seqno_min,
         seqno_max: info.seqno_max,
     }

@@ -124,7 +124,7 @@ impl Core {
             tree,
         });
 
-        self.tables.remove(&edit.removed);
+        self.tables.remove(&edit.gone());
         Ok(())
     }
 

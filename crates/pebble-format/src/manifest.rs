@@ -14,9 +14,9 @@ use crate::checksum::crc32c;
 /// First bytes of a manifest.
 pub const MANIFEST_MAGIC: [u8; 8] = *b"pebl\x00man";
 
-/// The format version of the manifest that this build writes, and the newest that it reads. Every version keeps the
-/// layout of [`ManifestHeader`].
-pub const MANIFEST_VERSION: u32 = 1;
+/// The format version of the manifest that this build writes, and the only one that it reads: version 1 was never
+/// released. Every version keeps the layout of [`ManifestHeader`].
+pub const MANIFEST_VERSION: u32 = 2;
 
 /// Longest manifest that is read or written: 256 MiB, some millions of tables.
 pub const MANIFEST_LEN_MAX: u64 = 256 << 20;
@@ -24,8 +24,11 @@ pub const MANIFEST_LEN_MAX: u64 = 256 << 20;
 /// Frames and fields start at multiples of this.
 pub const MANIFEST_ALIGN: usize = 4;
 
-/// Number of levels of a tree; the last is `LEVEL_COUNT - 1`.
+/// Number of levels of a tree.
 pub const LEVEL_COUNT: u8 = 7;
+
+/// The last level, where what is oldest lies: it has at most one run.
+pub const LAST_LEVEL: u8 = LEVEL_COUNT - 1;
 
 /// Longest name of a keyspace in bytes; the shortest is 1.
 pub const KEYSPACE_NAME_LEN_MAX: usize = 255;
@@ -126,11 +129,11 @@ pub enum Tag {
     Keyspace = 5,
     /// A [`KeyspaceField`] and no name: a keyspace is gone.
     DroppedKeyspace = 6,
-    /// `u64`: the table with this number is part of the tree no more.
+    /// `u64`: the table with this number leaves its place.
     RemovedTable = 7,
-    /// A [`RunField`]: a new run, whose tables are the fields that follow.
+    /// A [`RunField`]: a run, new or not, that the tables in the fields that follow join.
     Run = 8,
-    /// A [`TableField`] and its two keys: the next table of the run.
+    /// A [`TableField`], its two keys and its reach: the next table for the run.
     Table = 9,
 }
 
@@ -176,7 +179,10 @@ pub struct RunField {
     pub reserved: [u8; 3],
 }
 
-/// The fixed part of [`Tag::Table`]; the first user key and the last one are the rest of the body.
+/// [`TableField::flags`]: the table has a reach.
+pub const TABLE_HAS_REACH: u16 = 1;
+
+/// The fixed part of [`Tag::Table`]; the first user key, the last one and the reach are the rest of the body.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct TableField {
@@ -206,6 +212,11 @@ pub struct TableField {
     pub first_len: U16,
     /// Bytes of the last user key.
     pub last_len: U16,
+    /// Bytes of the reach: the key, excluded, up to which range deletes of the last key's keyspace go on behind the
+    /// last key. With none, and [`TABLE_HAS_REACH`], they go on to the end of the keyspace.
+    pub reach_len: U16,
+    /// [`TABLE_HAS_REACH`] or zero.
+    pub flags: U16,
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 use std::mem::offset_of;
 
 use pebble_format::manifest::{
-    EditHeader, FieldHeader, KeyspaceField, MANIFEST_MAGIC, MANIFEST_VERSION, ManifestHeader, RunField,
-    TableField, Tag,
+    EditHeader, FieldHeader, KeyspaceField, LAST_LEVEL, LEVEL_COUNT, MANIFEST_MAGIC, MANIFEST_VERSION,
+    ManifestHeader, RunField, TABLE_HAS_REACH, TableField, Tag,
 };
 
 macro_rules! layout {
@@ -24,7 +24,8 @@ fn headers_lie_where_they_lay() {
         layout!(KeyspaceField: id, reserved),
         layout!(RunField: run, tables, level, reserved),
         layout!(TableField: number, len, count, tombstones, seqno_min, seqno_max, first_trailer, last_trailer,
-            footer_crc, first_keyspace, last_keyspace, first_len, last_len),
+            footer_crc, first_keyspace, last_keyspace, first_len, last_len,
+            reach_len, flags),
     ];
     assert_eq!(
         layouts,
@@ -34,12 +35,13 @@ fn headers_lie_where_they_lay() {
             "FieldHeader 8 B: 0 tag, 2 reserved, 4 len",
             "KeyspaceField 4 B: 0 id, 2 reserved",
             "RunField 16 B: 0 run, 8 tables, 12 level, 13 reserved",
-            "TableField 76 B: 0 number, 8 len, 16 count, 24 tombstones, 32 seqno_min, 40 seqno_max, \
+            "TableField 80 B: 0 number, 8 len, 16 count, 24 tombstones, 32 seqno_min, 40 seqno_max, \
              48 first_trailer, 56 last_trailer, 64 footer_crc, 68 first_keyspace, 70 last_keyspace, 72 first_len, \
-             74 last_len",
+             74 last_len, 76 reach_len, 78 flags",
         ]
     );
-    assert_eq!((MANIFEST_MAGIC, MANIFEST_VERSION), (*b"pebl\0man", 1));
+    assert_eq!((MANIFEST_MAGIC, MANIFEST_VERSION), (*b"pebl\0man", 2));
+    assert_eq!((LEVEL_COUNT, LAST_LEVEL, TABLE_HAS_REACH), (7, 6, 1));
 }
 
 #[test]

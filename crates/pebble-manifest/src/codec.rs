@@ -5,14 +5,14 @@
 use pebble_format::limits::KEY_LEN_MAX;
 use pebble_format::log::LogPosition;
 use pebble_format::manifest::{
-    FIELD_HEADER_LEN, FieldHeader, KeyspaceField, MANIFEST_ALIGN, RunField, TableField, Tag,
+    FIELD_HEADER_LEN, FieldHeader, KeyspaceField, MANIFEST_ALIGN, RunField, TABLE_HAS_REACH, TableField, Tag,
 };
 use pebble_format::{Corruption, Error, InternalKey, KeyspaceId, OwnedKey, Result, Seqno, Trailer};
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::edit::{Edit, NewRun};
-use crate::version::TableMeta;
+use crate::table::TableMeta;
 
 /// The fields of `edit`. Errors: `InvalidArgument` when a part is longer than its length field can say.
 pub(crate) fn encode(edit: &Edit) -> Result<Vec<u8>> {
@@ -54,6 +54,7 @@ fn encode_run(to: &mut Vec<u8>, run: &NewRun) -> Result<()> {
     field(to, Tag::Run, &[head.as_bytes()])?;
     for table in &run.tables {
         let (first, last) = (table.first.as_ref(), table.last.as_ref());
+        let reach = table.reach.as_deref();
         let body = TableField {
             number: table.number.into(),
             len: table.len.into(),
@@ -66,16 +67,19 @@ fn encode_run(to: &mut Vec<u8>, run: &NewRun) -> Result<()> {
             footer_crc: table.footer_crc.into(),
             first_keyspace: first.keyspace.0.into(),
             last_keyspace: last.keyspace.0.into(),
-            first_len: key_len(first)?.into(),
-            last_len: key_len(last)?.into(),
+            first_len: key_len(first.user_key)?.into(),
+            last_len: key_len(last.user_key)?.into(),
+            reach_len: key_len(reach.unwrap_or_default())?.into(),
+            flags: reach.map_or(0, |_| TABLE_HAS_REACH).into(),
         };
-        field(to, Tag::Table, &[body.as_bytes(), first.user_key, last.user_key])?;
+        let parts = [body.as_bytes(), first.user_key, last.user_key, reach.unwrap_or_default()];
+        field(to, Tag::Table, &parts)?;
     }
     Ok(())
 }
 
-fn key_len(key: InternalKey<'_>) -> Result<u16> {
-    let len = key.user_key.len();
+fn key_len(user_key: &[u8]) -> Result<u16> {
+    let len = user_key.len();
     u16::try_from(len).map_err(|_| Error::invalid(format!("key of {len} bytes; at most {KEY_LEN_MAX}")))
 }
 
@@ -146,10 +150,18 @@ fn decode_run(fields: &mut Fields<'_>, field: &Field<'_>) -> Result<NewRun, Corr
 
 fn decode_table(field: &Field<'_>) -> Result<TableMeta, Corruption> {
     let (body, keys) = field.split::<TableField>()?;
-    let (first_len, last_len) = (usize::from(body.first_len.get()), usize::from(body.last_len.get()));
-    let keys_len = first_len + last_len;
-    let Some((first, last)) = keys.split_at_checked(first_len).filter(|_| keys.len() == keys_len) else {
+    let lens = [body.first_len, body.last_len, body.reach_len].map(|len| usize::from(len.get()));
+    let [first_len, last_len, reach_len] = lens;
+    let keys_len = first_len + last_len + reach_len;
+    let parts = keys.split_at_checked(first_len).filter(|_| keys.len() == keys_len);
+    let parts = parts.and_then(|(first, rest)| Some((first, rest.split_at_checked(last_len)?)));
+    let Some((first, (last, reach))) = parts else {
         return Err(field.damaged("keys of a table", keys_len as u64, keys.len() as u64));
+    };
+    let has_reach = match body.flags.get() {
+        0 if reach.is_empty() => false,
+        TABLE_HAS_REACH => true,
+        flags => return Err(field.damaged("flags of a table", u64::from(TABLE_HAS_REACH), u64::from(flags))),
     };
     let key = |keyspace: u16, user_key, trailer| {
         OwnedKey::new(InternalKey { keyspace: KeyspaceId(keyspace), user_key, trailer: Trailer(trailer) })
@@ -162,6 +174,7 @@ fn decode_table(field: &Field<'_>) -> Result<TableMeta, Corruption> {
         tombstones: body.tombstones.get(),
         first: key(body.first_keyspace.get(), first, body.first_trailer.get()),
         last: key(body.last_keyspace.get(), last, body.last_trailer.get()),
+        reach: has_reach.then(|| reach.into()),
         seqno_min: Seqno(body.seqno_min.get()),
         seqno_max: Seqno(body.seqno_max.get()),
     })

@@ -9,9 +9,9 @@
 //!             CURRENT "MANIFEST-000007\n" ─┘       the one name that decides; only ever replaced whole
 //! ```
 //!
-//! A [`Version`] is immutable and says which tables make the tree. The pure half (`version`, `edit`, `state`) does no
-//! I/O, and the log half (`log`, `recover`, `current`) does not know what an edit means. The format is told in
-//! `docs/format/manifest.md`.
+//! A [`Version`] is immutable and says which tables make the tree. The pure half (`table`, `run`, `version`, `edit`,
+//! `state`) does no I/O, and the log half (`log`, `recover`, `current`) does not know what an edit means. The format is
+//! told in `docs/format/manifest.md`.
 //!
 //! Threading: everything is plain data; a [`ManifestLog`] has one owner, and its calls wait for the disk.
 
@@ -23,15 +23,19 @@ mod current;
 mod edit;
 mod log;
 mod recover;
+mod run;
 mod state;
+mod table;
 mod tables;
 mod version;
 
 pub use edit::{Edit, NewRun};
 pub use log::ManifestLog;
 pub use recover::{Recovered, recover};
+pub use run::Run;
 pub use state::ManifestState;
-pub use version::{Run, TableMeta, Version};
+pub use table::TableMeta;
+pub use version::Version;
 
 /// Compiles and runs the example of the README.
 #[cfg(doctest)]

@@ -147,11 +147,11 @@ fn read_header(bytes: &[u8], number: u64) -> Result<ManifestHeader> {
         return damaged("header checksum", u64::from(header.checksum()), u64::from(header.crc.get()));
     }
     let version = header.version.get();
-    if version > MANIFEST_VERSION {
+    if version != MANIFEST_VERSION {
         return Err(Error::UnsupportedVersion { file: "".into(), found: version, max: MANIFEST_VERSION });
     }
-    if version == 0 || header.reserved.get() != 0 || header.reserved2.get() != 0 {
-        return damaged("header version", u64::from(MANIFEST_VERSION), u64::from(version));
+    if header.reserved.get() != 0 || header.reserved2.get() != 0 {
+        return damaged("reserved bytes", 0, 1);
     }
     if header.number.get() != number {
         return damaged("manifest number", number, header.number.get());

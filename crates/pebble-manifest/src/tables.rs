@@ -9,18 +9,27 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use pebble_format::manifest::LEVEL_COUNT;
+use pebble_format::manifest::{LAST_LEVEL, LEVEL_COUNT};
 
 use crate::broken::{Broken, ensure};
 use crate::edit::{Edit, NewRun};
-use crate::version::{Run, TableMeta, Version, check_tables};
+use crate::run::Run;
+use crate::table::{TableMeta, check_tables};
+use crate::version::Version;
 
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(crate) struct TableSet {
     by_number: HashMap<u64, Member>,
-    /// How many tables each run still has.
-    runs: HashMap<u64, usize>,
+    runs: HashMap<u64, Place>,
+}
+
+/// Where a run lies.
+#[derive(Debug)]
+struct Place {
+    level: u8,
+    /// How many tables it still has.
+    tables: usize,
 }
 
 #[derive(Debug)]
@@ -35,7 +44,7 @@ impl TableSet {
     pub(crate) fn of(version: &Version) -> Self {
         let mut set = Self::default();
         for run in version.runs() {
-            set.runs.insert(run.id(), run.tables().len());
+            set.runs.insert(run.id(), Place { level: run.level(), tables: run.tables().len() });
             for meta in run.tables() {
                 let member = Member { level: run.level(), run: run.id(), meta: Arc::clone(meta) };
                 set.by_number.insert(meta.number, member);
@@ -46,29 +55,40 @@ impl TableSet {
 
     /// Applies one edit. After an error the set is of no more use.
     pub(crate) fn apply(&mut self, edit: &Edit) -> Result<(), Broken> {
+        let mut left: HashMap<u64, Arc<TableMeta>> = HashMap::new();
         for number in &edit.removed {
             let removed = self.by_number.remove(number);
             let member = removed.ok_or(Broken::new("removed table is not in the tree", *number, *number))?;
-            if let Some(left) = self.runs.get_mut(&member.run) {
-                *left -= 1;
-                if *left == 0 {
+            if let Some(place) = self.runs.get_mut(&member.run) {
+                place.tables -= 1;
+                if place.tables == 0 {
                     self.runs.remove(&member.run);
                 }
             }
+            left.insert(*number, member.meta);
         }
-        edit.added_runs.iter().try_for_each(|run| self.add(run))
+        edit.added_runs.iter().try_for_each(|run| self.add(run, &left))
     }
 
-    fn add(&mut self, new: &NewRun) -> Result<(), Broken> {
-        ensure(new.level < LEVEL_COUNT, "level of a run", u64::from(LEVEL_COUNT - 1), u64::from(new.level))?;
+    /// Adds tables to a run. One that has just `left` its place moves, and its description goes on being shared.
+    fn add(&mut self, new: &NewRun, left: &HashMap<u64, Arc<TableMeta>>) -> Result<(), Broken> {
+        ensure(new.level < LEVEL_COUNT, "level of a run", u64::from(LAST_LEVEL), u64::from(new.level))?;
         ensure(!new.tables.is_empty(), "run without tables", 1, 0)?;
         check_tables(&new.tables)?;
-        let known = self.runs.insert(new.run, new.tables.len());
-        ensure(known.is_none(), "run number used twice", new.run, new.run)?;
+        let place = self.runs.entry(new.run).or_insert(Place { level: new.level, tables: 0 });
+        ensure(place.level == new.level, "run on two levels", u64::from(place.level), u64::from(new.level))?;
+        place.tables += new.tables.len();
         for table in &new.tables {
-            let member = Member { level: new.level, run: new.run, meta: Arc::new(table.clone()) };
-            let known = self.by_number.insert(table.number, member);
-            ensure(known.is_none(), "table number used twice", table.number, table.number)?;
+            let number = table.number;
+            let meta = match left.get(&number) {
+                Some(meta) => {
+                    ensure(**meta == *table, "moved table is not the same", number, number)?;
+                    Arc::clone(meta)
+                }
+                None => Arc::new(table.clone()),
+            };
+            let known = self.by_number.insert(number, Member { level: new.level, run: new.run, meta });
+            ensure(known.is_none(), "table number used twice", number, number)?;
         }
         Ok(())
     }

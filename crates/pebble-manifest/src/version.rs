@@ -3,160 +3,27 @@
 //! ```text
 //!   level 0   run 9  [a ── k] [m ── z]        runs of one level: newest first
 //!             run 8     [c ───── p]
-//!   level 1   run 3  [a ─ e] [f ─ q] [r ─ z]  tables of one run: ascending, no user key in two of them
+//!   level 1   run 7  [a ─ e]                  tables of one run: ascending, no user key in two of them
+//!             run 3  [a ─ e] [f ─ q] [r ─ z]
+//!   level 6   run 1  [a ─────── n] [o ─── z]  the last level: one run at most
 //! ```
+//!
+//! At every key the runs from first to last are newest to oldest. A table that comes to a level joins the oldest run
+//! that this allows ([`Version::place`]), so that a level has few runs.
 //!
 //! Threading: plain data.
 
-use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use pebble_format::manifest::LEVEL_COUNT;
-use pebble_format::{HeadPrefix, InternalKey, OwnedKey, Result, Seqno};
+use pebble_format::Result;
+use pebble_format::manifest::LAST_LEVEL;
 
 use crate::broken::{Broken, ensure};
 use crate::edit::Edit;
+use crate::run::Run;
+use crate::table::TableMeta;
 use crate::tables::TableSet;
-
-/// What the tree remembers of a table: enough to find it, to know it again, and to plan with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TableMeta {
-    /// The number in its file name.
-    pub number: u64,
-    /// Bytes of the file.
-    pub len: u64,
-    /// The checksum of its footer, which covers all its others: with `len` it tells this file from any other.
-    pub footer_crc: u32,
-    /// Records; at least one.
-    pub count: u64,
-    /// Records that are tombstones.
-    pub tombstones: u64,
-    /// The first key.
-    pub first: OwnedKey,
-    /// The last key.
-    pub last: OwnedKey,
-    /// Smallest sequence number.
-    pub seqno_min: Seqno,
-    /// Largest sequence number.
-    pub seqno_max: Seqno,
-}
-
-impl TableMeta {
-    /// The rules that one table keeps by itself.
-    pub(crate) fn check(&self) -> Result<(), Broken> {
-        let (first, last) = (self.first.as_ref(), self.last.as_ref());
-        ensure(self.count > 0, "table without records", 1, 0)?;
-        ensure(self.tombstones <= self.count, "tombstones of a table", self.count, self.tombstones)?;
-        ensure(first <= last, "last key of a table before its first", self.number, self.number)?;
-        ensure(self.seqno_max <= Seqno::MAX, "sequence number of a table", Seqno::MAX.0, self.seqno_max.0)?;
-        ensure(
-            self.seqno_min <= self.seqno_max,
-            "sequence range of a table",
-            self.seqno_max.0,
-            self.seqno_min.0,
-        )?;
-        for trailer in [first.trailer, last.trailer] {
-            let range = self.seqno_min..=self.seqno_max;
-            ensure(
-                range.contains(&trailer.seqno()),
-                "bound outside a table's sequence range",
-                self.number,
-                trailer.0,
-            )?;
-            ensure(trailer.kind().is_some(), "record kind in a table's bound", self.number, trailer.0)?;
-        }
-        Ok(())
-    }
-}
-
-/// A sorted run: tables in ascending order, no user key in two of them, so that at most one can hold a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Run {
-    id: u64,
-    level: u8,
-    tables: Box<[Arc<TableMeta>]>,
-    prefix: HeadPrefix,
-    /// The heads of the tables' last keys, behind `prefix`: what [`Run::find`] touches before any table's own memory.
-    last_heads: Box<[u64]>,
-}
-
-impl Run {
-    /// A run of tables that are in order.
-    pub(crate) fn new(level: u8, id: u64, tables: Box<[Arc<TableMeta>]>) -> Self {
-        let prefix = match (tables.first(), tables.last()) {
-            (Some(first), Some(last)) => HeadPrefix::between(first.first.as_ref(), last.last.as_ref()),
-            _ => HeadPrefix::none(),
-        };
-        let head = |key: InternalKey<'_>| prefix.head(key.keyspace, key.user_key);
-        let last_heads = tables.iter().map(|table| head(table.last.as_ref())).collect();
-        Self { id, level, tables, prefix, last_heads }
-    }
-
-    /// The run's number: within a level, a larger one is newer.
-    pub fn id(&self) -> u64 {
-        self.id
-    }
-
-    /// The level.
-    pub fn level(&self) -> u8 {
-        self.level
-    }
-
-    /// The tables, ascending; at least one.
-    pub fn tables(&self) -> &[Arc<TableMeta>] {
-        &self.tables
-    }
-
-    /// Bytes of all its tables.
-    pub fn len_bytes(&self) -> u64 {
-        self.tables.iter().fold(0, |sum, table| sum.saturating_add(table.len))
-    }
-
-    /// The index of the one table that may hold versions of the key's user key. Cost: a binary search over heads that
-    /// lie side by side, then one or two comparisons of keys.
-    #[inline]
-    pub fn find(&self, key: InternalKey<'_>) -> Option<usize> {
-        let head = self.prefix.head(key.keyspace, key.user_key);
-        let low = self.last_heads.partition_point(|last| *last < head);
-        let equal = self.last_heads.get(low..)?.iter().take_while(|last| **last == head).count();
-        let ends_before = |table: &Arc<TableMeta>| table.last.as_ref().cmp_user(&key) == Ordering::Less;
-        let index = low + self.tables.get(low..low + equal)?.partition_point(ends_before);
-        let table = self.tables.get(index)?;
-        (table.first.as_ref().cmp_user(&key) != Ordering::Greater).then_some(index)
-    }
-
-    fn check(&self) -> Result<(), Broken> {
-        ensure(!self.tables.is_empty(), "run without tables", 1, 0)?;
-        ensure(
-            self.level < LEVEL_COUNT,
-            "level of a run",
-            u64::from(LEVEL_COUNT - 1),
-            u64::from(self.level),
-        )?;
-        check_tables(self.tables.iter().map(|table| &**table))
-    }
-
-    fn seqnos(&self) -> (Seqno, Seqno) {
-        let min = self.tables.iter().map(|table| table.seqno_min).min();
-        let max = self.tables.iter().map(|table| table.seqno_max).max();
-        (min.unwrap_or(Seqno::ZERO), max.unwrap_or(Seqno::ZERO))
-    }
-}
-
-/// The rules of the tables of one run.
-pub(crate) fn check_tables<'a>(tables: impl IntoIterator<Item = &'a TableMeta>) -> Result<(), Broken> {
-    let mut previous: Option<&TableMeta> = None;
-    for table in tables {
-        table.check()?;
-        if let Some(previous) = previous {
-            let apart = previous.last.as_ref().cmp_user(&table.first.as_ref()) == Ordering::Less;
-            ensure(apart, "tables of a run overlap", previous.number, table.number)?;
-        }
-        previous = Some(table);
-    }
-    Ok(())
-}
 
 /// Which tables make the tree, and in which order they are newer than one another. Immutable. The default version is
 /// the empty tree.
@@ -164,19 +31,23 @@ pub(crate) fn check_tables<'a>(tables: impl IntoIterator<Item = &'a TableMeta>) 
 pub struct Version {
     /// By level, then newest first.
     runs: Vec<Arc<Run>>,
+    len_bytes: u64,
+    count: u64,
 }
 
 impl Version {
     /// A version of runs that are in order.
     pub(crate) fn from_runs(runs: Vec<Arc<Run>>) -> Self {
-        Self { runs }
+        let sum = |of: fn(&Run) -> u64| runs.iter().fold(0, |sum: u64, run| sum.saturating_add(of(run)));
+        let (len_bytes, count) = (sum(Run::len_bytes), sum(Run::count));
+        Self { runs, len_bytes, count }
     }
 
     /// The version after `edit`. This one stays as it is.
     ///
-    /// Errors: `InvalidArgument` when the edit breaks a rule: a number used twice, a removed table that is not there,
-    /// tables of a run out of order or overlapping, a level that does not exist, runs of level 0 out of order in
-    /// time.
+    /// Errors: `InvalidArgument` when the edit breaks a rule: a number used twice, a removed table that is not there, a
+    /// moved one that is not the same, tables of a run out of order or overlapping, a run on two levels, a level that
+    /// does not exist, runs of level 0 out of order in time, a second run on the last level.
     ///
     /// Cost: O(n log n) in the number of tables; their descriptions are shared, not copied.
     pub fn apply(&self, edit: &Edit) -> Result<Self> {
@@ -194,15 +65,18 @@ impl Version {
         let (mut ids, mut numbers) = (HashSet::new(), HashSet::new());
         for run in self.runs() {
             run.check()?;
-            ensure(ids.insert(run.id), "run number used twice", run.id, run.id)?;
+            ensure(ids.insert(run.id()), "run number used twice", run.id(), run.id())?;
             for table in run.tables() {
                 ensure(numbers.insert(table.number), "table number used twice", table.number, table.number)?;
             }
         }
         for (newer, older) in self.runs().zip(self.runs().skip(1)) {
-            let in_order = newer.level < older.level || newer.level == older.level && newer.id > older.id;
-            ensure(in_order, "order of runs", newer.id, older.id)?;
-            if older.level == 0 {
+            let in_order =
+                newer.level() < older.level() || newer.level() == older.level() && newer.id() > older.id();
+            ensure(in_order, "order of runs", newer.id(), older.id())?;
+            let second = older.level() == LAST_LEVEL && newer.level() == LAST_LEVEL;
+            ensure(!second, "runs of the last level", 1, 2)?;
+            if older.level() == 0 {
                 // A run of level 0 is a flush, or a merge of neighbours: were its range of sequence numbers not
                 // wholly above the next one's, a search from new to old could stop at a version that is not the
                 // newest.
@@ -225,12 +99,36 @@ impl Version {
 
     /// The runs of one level, newest to oldest.
     pub fn level(&self, level: u8) -> impl DoubleEndedIterator<Item = &Arc<Run>> + Clone {
-        self.runs.iter().filter(move |run| run.level == level)
+        self.runs.iter().filter(move |run| run.level() == level)
     }
 
     /// All tables, run by run.
     pub fn tables(&self) -> impl Iterator<Item = &Arc<TableMeta>> + Clone {
         self.runs.iter().flat_map(|run| run.tables())
+    }
+
+    /// The number of the run of `level` that `tables` should join: the oldest one with only such newer runs of the
+    /// level beside it that, like itself, overlap none of them. `None` when not even the newest run will do, or there
+    /// is none: then a new run with a larger number is to be made.
+    ///
+    /// The tables overlap none of one another, and are newer than what the level holds at any of their keys. Placed
+    /// so, the runs of the level stay newest to oldest at every key, and are as few as that allows.
+    ///
+    /// Tables that leave the level in the same edit still count here; ask the version without them, if they should
+    /// not.
+    pub fn place(&self, level: u8, tables: &[TableMeta]) -> Option<u64> {
+        let beside = |run: &&Arc<Run>| !tables.iter().any(|table| run.overlaps(table));
+        self.level(level).take_while(beside).last().map(|run| run.id())
+    }
+
+    /// Bytes of all tables.
+    pub fn len_bytes(&self) -> u64 {
+        self.len_bytes
+    }
+
+    /// Records in all tables.
+    pub fn count(&self) -> u64 {
+        self.count
     }
 
     /// Whether the tree has no table.

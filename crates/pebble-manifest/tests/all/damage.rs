@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use pebble_format::checksum::crc32c;
-use pebble_format::manifest::{EDIT_HEADER_LEN, EditHeader, MANIFEST_HEADER_LEN, ManifestHeader};
-use pebble_format::{Error, Result};
-use pebble_manifest::{ManifestLog, ManifestState, Recovered};
+use pebble_format::manifest::{
+    EDIT_HEADER_LEN, EditHeader, MANIFEST_HEADER_LEN, MANIFEST_VERSION, ManifestHeader,
+};
+use pebble_format::{Error, Result, Seqno};
+use pebble_manifest::{Edit, ManifestLog, ManifestState, NewRun, Recovered, TableMeta};
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::model::{DIR, Rng, UUID, content, disk, disk_with, history, recover, shared};
+use crate::model::{DIR, Rng, UUID, content, disk, disk_with, history, recover, shared, table};
 
 const NAME: &str = "MANIFEST-000001";
 
@@ -94,16 +96,19 @@ fn every_bit_of_current_matters() {
 }
 
 #[test]
-fn a_newer_version_is_refused_as_such() {
+fn another_version_is_refused_as_such() {
     let (mut bytes, ..) = fixture(6, 1, UUID);
-    let (header, _) = ManifestHeader::mut_from_prefix(&mut bytes).unwrap();
-    header.version = 2.into();
-    header.crc = header.checksum().into();
-    let error = reopened(&bytes).unwrap_err();
-    assert!(
-        matches!(&error, Error::UnsupportedVersion { file, found: 2, max: 1 } if &**file == NAME),
-        "{error}"
-    );
+    for other in [0, 1, 3, u32::MAX] {
+        let (header, _) = ManifestHeader::mut_from_prefix(&mut bytes).unwrap();
+        header.version = other.into();
+        header.crc = header.checksum().into();
+        match reopened(&bytes).unwrap_err() {
+            Error::UnsupportedVersion { file, found, max } => {
+                assert_eq!((&*file, found, max), (NAME, other, MANIFEST_VERSION))
+            }
+            error => panic!("{error}"),
+        }
+    }
 }
 
 /// Makes the checksums of all frames right again.
@@ -144,6 +149,40 @@ fn hostile_fields_with_right_checksums_are_refused_or_keep_the_rules() {
         }
     }
     assert!(accepted > 100 && refused > 100, "{accepted} accepted, {refused} refused");
+}
+
+#[test]
+fn a_reach_and_its_flag_must_agree() {
+    let reaching = |reach: Option<&[u8]>| {
+        let sim = disk();
+        let table = TableMeta { reach: reach.map(Into::into), ..table(1, "a", "b", 1..=9) };
+        let edit = Edit {
+            added_runs: vec![NewRun { level: 0, run: 1, tables: vec![table] }],
+            next_file: Some(2),
+            flushed_seqno: Some(Seqno(9)),
+            ..Edit::default()
+        };
+        let state = ManifestState::new(UUID).apply(&edit).unwrap();
+        ManifestLog::create(shared(&sim), Path::new(DIR), 1, &state).unwrap();
+        (content(&sim, NAME), state)
+    };
+    // The table is the last field: 80 bytes and the keys, padded.
+    let flags_at = |bytes: &[u8], keys: usize| bytes.len() - (80 + keys).next_multiple_of(4) + 78;
+    for (reach, keys) in [(None, 2), (Some(&b""[..]), 2), (Some(b"b\0z"), 5)] {
+        let (bytes, state) = reaching(reach);
+        assert_eq!(reopened(&bytes).unwrap().state, state);
+        let at = flags_at(&bytes, keys);
+        assert_eq!(bytes[at], u8::from(reach.is_some()));
+        for flags in [0, 2, 3, 0x80] {
+            let mut damaged = bytes.clone();
+            damaged[at] = flags;
+            repair(&mut damaged);
+            match (flags, reach) {
+                (0, None | Some([])) => assert!(reopened(&damaged).is_ok()),
+                _ => assert!(reopened(&damaged).unwrap_err().is_corruption(), "{flags} {reach:?}"),
+            }
+        }
+    }
 }
 
 #[test]

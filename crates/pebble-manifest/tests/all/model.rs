@@ -41,21 +41,37 @@ pub fn table(number: u64, first: &str, last: &str, seqnos: std::ops::RangeInclus
         tombstones: 3,
         first: key(first.as_bytes(), *seqnos.end()),
         last: key(last.as_bytes(), *seqnos.start()),
+        reach: None,
         seqno_min: Seqno(*seqnos.start()),
         seqno_max: Seqno(*seqnos.end()),
     }
 }
 
-/// The next edit of a history: a flush, a merge of neighbours, a keyspace, or a clean close.
+/// Where range deletes of tables that become one end, if behind its last key.
+fn reach_of<'a>(tables: impl Iterator<Item = &'a Arc<TableMeta>>, last: &OwnedKey) -> Option<Box<[u8]>> {
+    let reaches: Vec<_> = tables.filter_map(|table| table.reach.clone()).collect();
+    let longest = reaches.iter().find(|reach| reach.is_empty()).or(reaches.iter().max());
+    longest.filter(|reach| reach.is_empty() || ***reach > *last.as_ref().user_key).cloned()
+}
+
+/// The next edit of a history: a flush, a merge of neighbours, a table that moves to level 1 and may join a run there,
+/// a keyspace, or a clean close.
 pub fn next_edit(state: &ManifestState, rng: &mut Rng) -> Edit {
-    let runs: Vec<_> = state.version.runs().collect();
-    match rng.below(8) {
+    let runs: Vec<_> = state.version.level(0).collect();
+    match rng.below(10) {
         0..=3 => {
             let (run, seqno) = (state.next_file, state.flushed_seqno.0 + 1);
             let count = 1 + rng.below(3);
             let tables = (0..count).map(|part| {
-                let bound = |end| format!("{}{end}", ["a", "h", "p"][part as usize]);
-                table(run + 1 + part, &bound(rng.below(5)), &bound(5 + rng.below(5)), seqno..=seqno + 9)
+                let bound =
+                    |end| format!("{}{}", ["a", "h", "p"][part as usize], char::from(b'0' + end as u8));
+                let table =
+                    table(run + 1 + part, &bound(rng.below(5)), &bound(5 + rng.below(5)), seqno..=seqno + 9);
+                let reach = [None, Some(bound(10)), (part == 2).then(String::new)];
+                TableMeta {
+                    reach: reach[rng.below(3) as usize].clone().map(|reach| reach.into_bytes().into()),
+                    ..table
+                }
             });
             Edit {
                 added_runs: vec![NewRun { level: 0, run, tables: tables.collect() }],
@@ -75,6 +91,7 @@ pub fn next_edit(state: &ManifestState, rng: &mut Rng) -> Edit {
                 std::str::from_utf8(tables().map(|t| t.last.as_ref().user_key).max().unwrap()).unwrap(),
                 older.tables()[0].seqno_min.0..=newer.tables()[0].seqno_max.0,
             );
+            let merged = TableMeta { reach: reach_of(tables(), &merged.last), ..merged };
             Edit {
                 added_runs: vec![NewRun { level: 0, run: newer.id(), tables: vec![merged] }],
                 removed: tables().map(|t| t.number).collect(),
@@ -82,7 +99,22 @@ pub fn next_edit(state: &ManifestState, rng: &mut Rng) -> Edit {
                 ..Edit::default()
             }
         }
-        6 => {
+        6 | 7 if !runs.is_empty() => {
+            let tables = runs[runs.len() - 1].tables();
+            let moved = TableMeta::clone(&tables[rng.below(tables.len() as u64) as usize]);
+            let run = state.version.place(1, std::slice::from_ref(&moved));
+            Edit {
+                removed: vec![moved.number],
+                added_runs: vec![NewRun {
+                    level: 1,
+                    run: run.unwrap_or(state.next_file),
+                    tables: vec![moved],
+                }],
+                next_file: Some(state.next_file + 1),
+                ..Edit::default()
+            }
+        }
+        8 => {
             let id = KeyspaceId(1 + state.keyspaces.len() as u16);
             Edit { keyspaces: vec![(id, format!("keyspace {}", id.0).into())], ..Edit::default() }
         }

@@ -45,6 +45,35 @@ fn runs_stand_newest_first() {
 }
 
 #[test]
+fn tables_move_and_join_runs() {
+    let before = base();
+    let edit = Edit {
+        removed: vec![1, 3],
+        added_runs: vec![
+            run(6, 4, vec![base_table(1)]),
+            run(0, 9, vec![base_table(3), reaching(table(5, "g", "g", 22..=23), "h")]),
+        ],
+        ..Edit::default()
+    };
+    let after = before.apply(&edit).unwrap();
+    let places: Vec<_> = after.runs().map(|run| (run.level(), run.id(), run.tables().len())).collect();
+    assert_eq!(places, [(0, 9, 3), (0, 8, 1), (6, 4, 1)]);
+    assert!(Arc::ptr_eq(after.tables().last().unwrap(), before.tables().last().unwrap()));
+    assert_eq!((after.len_bytes(), after.count()), (5_000 + 15, 50));
+    assert!(edit.gone().is_empty());
+    assert_eq!(Edit { removed: vec![1, 2, 3], ..edit }.gone(), [2]);
+}
+
+#[test]
+fn the_order_of_time_in_level_0_is_that_of_what_is_left() {
+    let older = run(0, 8, vec![table(2, "a", "b", 5..=10), table(3, "c", "d", 5..=20)]);
+    let version = Version::default().apply(&add(vec![older])).unwrap();
+    let newer = |removed| Edit { removed, ..add(vec![run(0, 9, vec![table(4, "x", "z", 11..=30)])]) };
+    assert!(version.apply(&newer(vec![])).is_err());
+    assert_eq!(version.apply(&newer(vec![3])).unwrap().runs().count(), 2);
+}
+
+#[test]
 fn an_edit_replaces_runs_and_shares_the_rest() {
     let before = base();
     let edit = Edit { removed: vec![3, 4, 2], ..add(vec![run(0, 9, vec![table(5, "a", "z", 11..=30)])]) };
@@ -56,8 +85,17 @@ fn an_edit_replaces_runs_and_shares_the_rest() {
     assert_eq!(before, base());
 }
 
+fn reaching(table: TableMeta, reach: &str) -> TableMeta {
+    TableMeta { reach: Some(reach.as_bytes().into()), ..table }
+}
+
+fn base_table(number: u64) -> TableMeta {
+    base().tables().find(|table| table.number == number).map(|table| (**table).clone()).unwrap()
+}
+
 #[test]
 fn broken_rules_are_refused() {
+    let one = |number| vec![table(number, "a", "b", 1..=10)];
     let newest = |tables| add(vec![run(0, 10, tables)]);
     let mut inverted = table(7, "a", "b", 31..=40);
     std::mem::swap(&mut inverted.first, &mut inverted.last);
@@ -78,7 +116,14 @@ fn broken_rules_are_refused() {
             "table without records",
         ),
         (add(vec![run(7, 10, vec![table(7, "a", "b", 31..=40)])]), "level of a run"),
-        (add(vec![run(1, 9, vec![table(7, "a", "b", 31..=40)])]), "run number used twice"),
+        (add(vec![run(1, 9, vec![table(7, "a", "b", 31..=40)])]), "run on two levels"),
+        (add(vec![run(0, 9, vec![table(7, "z", "z", 31..=40)])]), "tables of a run overlap"),
+        (add(vec![run(1, 3, vec![reaching(table(7, "a", "a", 1..=10), "c")])]), "tables of a run overlap"),
+        (add(vec![run(1, 3, vec![reaching(table(7, "a", "a", 1..=10), "")])]), "tables of a run overlap"),
+        (newest(vec![reaching(table(7, "a", "b", 31..=40), "b")]), "reach of a table before its last key"),
+        (add(vec![run(6, 1, one(7)), run(6, 2, one(8))]), "runs of the last level"),
+        (Edit { removed: vec![1], ..add(vec![run(2, 3, one(1))]) }, "moved table is not the same"),
+        (add(vec![run(2, 4, vec![base_table(1)])]), "table number used twice"),
         (newest(vec![table(7, "a", "b", 30..=40)]), "runs of level 0 interleave in time"),
         (add(vec![run(0, 7, vec![table(7, "a", "b", 31..=40)])]), "runs of level 0 interleave in time"),
     ];
