@@ -47,7 +47,12 @@ const CRATES: &[Row] = &[
         below: &["pebble-format", "pebble-vfs"],
         third_party: &["tracing", "zerocopy"],
     },
-    Row { name: "pebble-memtable", level: 2, below: &["pebble-format", "pebble-cursor"], third_party: &[] },
+    Row {
+        name: "pebble-memtable",
+        level: 2,
+        below: &["pebble-format", "pebble-cursor"],
+        third_party: &["arc-swap"],
+    },
     Row {
         name: "pebble-sstable",
         level: 2,

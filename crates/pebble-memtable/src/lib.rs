@@ -8,6 +8,7 @@ mod cursor;
 mod finger;
 mod memtable;
 mod node;
+mod ranges;
 mod sync;
 mod tree;
 mod windows;

@@ -6,9 +6,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use pebble_cursor::RangeDeletes;
 use pebble_format::{HeadPrefix, InternalKey, PinnedRecord, RecordRef, Seqno};
 
 use crate::cursor::MemtableCursor;
+use crate::ranges::Ranges;
 use crate::tree::{Spot, Tree};
 use crate::windows::record_at;
 use crate::writer::MemtableWriter;
@@ -16,6 +18,7 @@ use crate::writer::MemtableWriter;
 /// An ordered index over records that lie in log regions. See the [crate].
 pub struct Memtable {
     pub(crate) tree: Tree,
+    pub(crate) ranges: Ranges,
     pub(crate) totals: Totals,
 }
 
@@ -55,11 +58,12 @@ impl Memtable {
             seqno_min: AtomicU64::new(u64::MAX),
             seqno_max: AtomicU64::new(0),
         };
-        Self { tree, totals }
+        Self { tree, ranges: Ranges::default(), totals }
     }
 
     /// The newest version at or after `lookup` of exactly its user key; a tombstone is given as the record it is.
-    /// With [`InternalKey::lookup`] that is what a reader at a sequence number sees. Cost: one descent, about one
+    /// With [`InternalKey::lookup`] that is what a reader at a sequence number sees, but for
+    /// [`Memtable::range_deletes`]. Cost: one descent, about one
     /// cache miss, and one more for the record.
     #[inline]
     pub fn get(&self, lookup: InternalKey<'_>) -> Option<RecordRef<'_>> {
@@ -88,6 +92,21 @@ impl Memtable {
         MemtableCursor::new(Arc::clone(self))
     }
 
+    /// The range deletes inserted, which hide records here and in whatever is older; `None` while there is none. What
+    /// is given stays as it is while others are inserted. All are in it whose insert had returned; a reader at an older
+    /// sequence number asks as of that. Cost: one load while there is none, else a reference count.
+    #[inline]
+    pub fn range_deletes(&self) -> Option<Arc<RangeDeletes>> {
+        self.ranges.get()
+    }
+
+    /// How many range deletes were inserted, without those of a range that holds no key. Each insert of one copies
+    /// all others, so a memtable is to be sealed at some number: about 1,024.
+    #[inline]
+    pub fn range_delete_count(&self) -> usize {
+        self.ranges.count()
+    }
+
     /// Records inserted.
     pub fn len(&self) -> usize {
         self.totals.len.load(Ordering::Acquire)
@@ -98,10 +117,11 @@ impl Memtable {
         self.len() == 0
     }
 
-    /// Bytes of anonymous memory that the index holds, nodes still unused included; the records are not the
-    /// memtable's.
+    /// Bytes of anonymous memory that the index and the range deletes hold, nodes still unused included; the records
+    /// are not the memtable's.
     pub fn memory(&self) -> usize {
-        size_of::<Self>() + self.tree.windows.bytes() + self.tree.leaves.bytes() + self.tree.inners.bytes()
+        let tree = self.tree.windows.bytes() + self.tree.leaves.bytes() + self.tree.inners.bytes();
+        size_of::<Self>() + tree + self.ranges.memory()
     }
 
     /// Bytes of the records inserted, as they lie in the log: about what a flush writes.

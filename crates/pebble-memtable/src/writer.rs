@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use pebble_cursor::RangeDelete;
 use pebble_format::limits::RECORD_ALIGN;
 use pebble_format::{AppendRegion, Error, HeadPrefix, RecordRef, Result};
 
@@ -48,7 +49,8 @@ impl MemtableWriter {
 
     /// Indexes the record at `offset` of the attached region, which must be filled that far. Cost: one
     /// descent and about one cache miss, a few hundred nanoseconds at half a million random keys; no descent, and a
-    /// fraction of that, for ascending ones.
+    /// fraction of that, for ascending ones. A range delete costs a copy of all others in the memtable besides: cheap
+    /// while they are few (see [`Memtable::range_delete_count`]).
     ///
     /// The record is found by readers once this returns; which of them may use it is for its sequence number to say.
     ///
@@ -70,6 +72,11 @@ impl MemtableWriter {
         };
         let tree = &self.shared.tree;
         self.finger.insert(tree, &tree.target(record.internal_key()), position)?;
+        if record.is_range_delete()
+            && let Some(delete) = RangeDelete::of(record)
+        {
+            self.shared.ranges.add(delete);
+        }
         self.shared.totals.add(&record);
         Ok(())
     }

@@ -5,4 +5,5 @@ mod content;
 mod limits;
 mod log;
 mod model;
+mod ranges;
 mod readers;
