@@ -19,7 +19,7 @@ mod run;
 
 pub use collapse::Collapse;
 pub use plan::{
-    Busy, Hints, Input, KeyRange, LAST_LEVEL, Plan, Policy, Pressure, RangePlan, Reason, UPPER_LEVELS,
-    Wanted, cuts, cuts_for, plan, plan_range, pressure, splits,
+    Busy, Hints, Input, KeyRange, Plan, Policy, Pressure, RangePlan, Reason, UPPER_LEVELS, Wanted, cuts,
+    cuts_for, plan, plan_range, pressure, splits,
 };
 pub use run::{Job, Outputs, RunResult, run};

@@ -40,7 +40,7 @@ use component::Sweep;
 use rules::Rules;
 
 pub use cuts::{cuts, cuts_for, splits};
-pub use policy::{LAST_LEVEL, Policy, UPPER_LEVELS};
+pub use policy::{Policy, UPPER_LEVELS};
 pub use pressure::{Pressure, pressure};
 pub use range::{RangePlan, plan_range};
 

@@ -16,14 +16,15 @@
 //!
 //! Threading: pure.
 
+use std::cmp::Reverse;
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use pebble_format::{HeadPrefix, KeyspaceId, Seqno};
 use pebble_manifest::{Run, TableMeta, Version};
 
-use super::policy::LAST_LEVEL;
 use super::{Busy, Input, KeyRange};
+use pebble_format::manifest::LAST_LEVEL;
 
 /// A table in the sweep.
 #[derive(Debug)]
@@ -136,14 +137,14 @@ impl<'a> Sweep<'a> {
         let mut places = Vec::with_capacity(runs.iter().map(|run| run.tables().len()).sum());
         for (rank, run) in runs.iter().enumerate() {
             places.extend(run.tables().iter().map(|table| {
-                let (keyspace, user_key) = starts(table);
+                let (keyspace, user_key) = table.starts();
                 let head = prefix.head(keyspace, user_key);
                 let busy = busy.contains(table.number);
                 Place { table, rank, level: run.level(), busy, until: 0, head }
             }));
         }
         // The runs are sorted, and a stable sort merges what it finds sorted.
-        places.sort_by(|a, b| a.head.cmp(&b.head).then_with(|| starts(a.table).cmp(&starts(b.table))));
+        places.sort_by(|a, b| a.head.cmp(&b.head).then_with(|| a.table.starts().cmp(&b.table.starts())));
         let mut sweep = Self { places, runs };
         for at in 0..sweep.places.len() {
             let until = sweep.end_of(at);
@@ -159,8 +160,8 @@ impl<'a> Sweep<'a> {
         let rest = self.places.get(at + 1..).unwrap_or_default();
         let Some(place) = self.places.get(at) else { return at };
         let reached = |other: &Place<'_>| {
-            let (keyspace, user_key) = starts(other.table);
-            !ends_before(place.table, keyspace, user_key)
+            let (keyspace, user_key) = other.table.starts();
+            !place.table.ends_before(keyspace, user_key)
         };
         let mut step = 1;
         while rest.get(step - 1).is_some_and(reached) {
@@ -215,31 +216,23 @@ impl<'a> Sweep<'a> {
         found
     }
 
-    /// By place: how many runs hold its first key. A run whose range deletes reach over its own tables counts once.
+    /// By place: how many tables hold its first key. No two of a run do.
     fn depths(&self, span: Range<usize>, levels: &RangeInclusive<u8>) -> Vec<usize> {
         let mut changes = vec![0_isize; span.len() + 1];
-        let mut covered = vec![0_usize; self.runs.len()];
         for at in span.clone() {
             let Some(place) = self.places.get(at).filter(|place| levels.contains(&place.level)) else {
                 continue;
             };
-            let Some(covered) = covered.get_mut(place.rank) else { continue };
-            let from = at.max(*covered);
-            if place.until > from {
-                let (from, until) = (from.min(span.end) - span.start, place.until.min(span.end) - span.start);
-                if let Some(change) = changes.get_mut(from) {
-                    *change += 1;
+            let until = place.until.min(span.end);
+            for (at, change) in [(at, 1), (until, -1)] {
+                if let Some(sum) = changes.get_mut(at - span.start) {
+                    *sum += change;
                 }
-                if let Some(change) = changes.get_mut(until) {
-                    *change -= 1;
-                }
-                *covered = place.until;
             }
         }
-        let mut depth = 0_isize;
-        let depths = changes.into_iter().map(|change| {
-            depth += change;
-            depth.unsigned_abs()
+        let depths = changes.into_iter().scan(0_isize, |depth, change| {
+            *depth += change;
+            Some(depth.unsigned_abs())
         });
         depths.collect()
     }
@@ -259,7 +252,7 @@ impl<'a> Sweep<'a> {
 
     /// The components among `components` that overlap `range`, as a range of indices.
     pub(super) fn overlapping(&self, components: &[Component], range: &KeyRange) -> Range<usize> {
-        let begins = |at: usize| self.place(at).map(|place| starts(place.table));
+        let begins = |at: usize| self.place(at).map(|place| place.table.starts());
         let first = (range.keyspace, &*range.start);
         let is_behind = |key: Option<(KeyspaceId, &[u8])>| {
             key.is_some_and(|(keyspace, user_key)| match keyspace.cmp(&range.keyspace) {
@@ -274,7 +267,7 @@ impl<'a> Sweep<'a> {
             let (keyspace, user_key) = first;
             self.members(component)
                 .filter_map(|at| self.place(at))
-                .any(|place| !ends_before(place.table, keyspace, user_key))
+                .any(|place| !place.table.ends_before(keyspace, user_key))
         };
         let before = low.checked_sub(1).filter(|at| components.get(*at).is_some_and(reaches));
         let low = before.unwrap_or(low);
@@ -288,7 +281,7 @@ impl<'a> Sweep<'a> {
     }
 
     /// Whether nothing is left below the tables at `members` (ascending): no other table that overlaps their hull is
-    /// older, or of one of their runs. Of their own run only a range delete can, and it may hide what they hold.
+    /// older than the newest of them.
     pub(super) fn is_bottom(&self, members: &[usize]) -> bool {
         let hull = self.hull(members);
         let newest =
@@ -317,27 +310,11 @@ impl<'a> Sweep<'a> {
         inputs.collect()
     }
 
-    /// The groups of tables of each run, oldest run first, that can only go anywhere together: nearly always one
-    /// table, more where a range delete reaches over its own run.
-    pub(super) fn blocks(&self) -> Vec<Vec<usize>> {
-        let mut by_run: Vec<Vec<usize>> = vec![Vec::new(); self.runs.len()];
-        for (at, place) in self.places.iter().enumerate() {
-            if let Some(of_run) = by_run.get_mut(place.rank) {
-                of_run.push(at);
-            }
-        }
-        let mut blocks: Vec<Vec<usize>> = Vec::with_capacity(self.places.len());
-        for of_run in by_run.into_iter().rev() {
-            let mut until = 0;
-            for at in of_run {
-                match blocks.last_mut() {
-                    Some(block) if at < until => block.push(at),
-                    _ => blocks.push(vec![at]),
-                }
-                until = until.max(self.place(at).map_or(0, |place| place.until));
-            }
-        }
-        blocks
+    /// All places, the oldest run's first.
+    pub(super) fn oldest_first(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.places.len()).collect();
+        order.sort_by_key(|at| Reverse(self.place(*at).map(|place| place.rank)));
+        order
     }
 }
 
@@ -350,16 +327,4 @@ impl Component {
         self.oldest = self.oldest.min(place.table.seqno_min);
         self.busy |= place.busy;
     }
-}
-
-/// Where a table begins.
-pub(super) fn starts(table: &TableMeta) -> (KeyspaceId, &[u8]) {
-    let first = table.first.as_ref();
-    (first.keyspace, first.user_key)
-}
-
-/// Whether a table, its range deletes included, lies wholly before this key.
-pub(super) fn ends_before(table: &TableMeta, keyspace: KeyspaceId, user_key: &[u8]) -> bool {
-    let last = table.last.as_ref();
-    (last.keyspace, last.user_key) < (keyspace, user_key)
 }

@@ -21,9 +21,9 @@ use pebble_format::hash::key_hash;
 use pebble_format::{InternalKey, KeyspaceId, OwnedKey, Seqno};
 use pebble_manifest::Version;
 
-use super::component::{Sweep, starts};
-use super::policy::LAST_LEVEL;
+use super::component::Sweep;
 use super::{Busy, Plan};
+use pebble_format::manifest::LAST_LEVEL;
 
 /// The keys at which a run of `bytes` bytes, spread over the whole tree, begins new tables: borders of the last
 /// level, so many that a table has `table_len_min` bytes or more in expectation. Ascending, without the first border;
@@ -32,7 +32,7 @@ use super::{Busy, Plan};
 /// Cost: O(n) in the number of tables of the last level, one hash each.
 pub fn cuts(version: &Version, bytes: u64, table_len_min: u64) -> Vec<OwnedKey> {
     let tables = version.level(LAST_LEVEL).flat_map(|run| run.tables());
-    chosen(tables.skip(1).map(|table| starts(table)), bytes, table_len_min)
+    chosen(tables.skip(1).map(|table| table.starts()), bytes, table_len_min)
 }
 
 /// [`cuts`] for the output of a merge: its bytes are spread over its own range.
@@ -41,7 +41,7 @@ pub fn cuts_for(version: &Version, plan: &Plan, table_len_min: u64) -> Vec<Owned
     let bytes = taken.bytes();
     let places = taken.sweep.places().iter().take(taken.hull.end).skip(taken.hull.start + 1);
     let borders: Vec<_> =
-        places.filter(|place| place.level == LAST_LEVEL).map(|place| starts(place.table)).collect();
+        places.filter(|place| place.level == LAST_LEVEL).map(|place| place.table.starts()).collect();
     chosen(borders.into_iter(), bytes, table_len_min)
 }
 
@@ -73,7 +73,7 @@ pub fn splits(plan: &Plan, version: &Version, parts: usize) -> Vec<OwnedKey> {
     // The members' distinct first keys, and for each member how many of them begin within it.
     let mut borders: Vec<usize> = Vec::new();
     for at in &taken.members {
-        let key = |at: &usize| places.get(*at).map(|place| starts(place.table));
+        let key = |at: &usize| places.get(*at).map(|place| place.table.starts());
         if borders.last().and_then(key) != key(at) {
             borders.push(*at);
         }
@@ -101,7 +101,7 @@ pub fn splits(plan: &Plan, version: &Version, parts: usize) -> Vec<OwnedKey> {
         // The border that lies nearest to a whole number of parts.
         let next = (splits.len() + 1) as f64 * part;
         if sum > 0.0 && splits.len() + 1 < parts && sum + weight / 2.0 >= next {
-            splits.extend(places.get(*border).map(|place| starts(place.table)));
+            splits.extend(places.get(*border).map(|place| place.table.starts()));
         }
         sum += weight;
     }

@@ -9,10 +9,7 @@
 //!
 //! Threading: plain data.
 
-use pebble_format::manifest::LEVEL_COUNT;
-
-/// The last level: one run, the oldest.
-pub const LAST_LEVEL: u8 = LEVEL_COUNT - 1;
+use pebble_format::manifest::LAST_LEVEL;
 
 /// The levels above the last one.
 pub const UPPER_LEVELS: usize = LAST_LEVEL as usize;

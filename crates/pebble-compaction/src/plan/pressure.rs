@@ -6,7 +6,8 @@ use pebble_manifest::Version;
 
 use super::Busy;
 use super::component::{Component, Sweep};
-use super::policy::{LAST_LEVEL, Policy};
+use super::policy::Policy;
+use pebble_format::manifest::LAST_LEVEL;
 
 /// How far a tree is behind its policy. Another run in level 0 never lowers any of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

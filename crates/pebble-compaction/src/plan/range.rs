@@ -6,9 +6,10 @@ use pebble_format::Seqno;
 use pebble_manifest::Version;
 
 use super::component::{Component, Sweep};
-use super::policy::{LAST_LEVEL, Policy};
+use super::policy::Policy;
 use super::rules::Rules;
 use super::{Busy, Hints, KeyRange, Plan, Reason};
+use pebble_format::manifest::LAST_LEVEL;
 
 /// The next step towards a range that lies in the last level.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,8 +10,9 @@
 use std::cmp::Ordering;
 
 use super::component::{Component, Sweep};
-use super::policy::{LAST_LEVEL, Policy};
+use super::policy::Policy;
 use super::{Hints, Plan, Reason};
+use pebble_format::manifest::LAST_LEVEL;
 use pebble_manifest::TableMeta;
 
 /// Crumbs are of one size when they are of one power of this.
@@ -49,20 +50,14 @@ impl<'a> Rules<'a> {
     fn moved(&self) -> Option<Plan> {
         let mut taken = vec![false; self.sweep.places().len()];
         let mut free: Vec<usize> = Vec::new();
-        for block in self.sweep.blocks() {
-            let hull = self.sweep.hull(&block);
-            let Some(cells) = taken.get_mut(hull) else { continue };
-            let is_free = !cells.contains(&true);
-            cells.fill(true);
-            let may_move = |at: &usize| {
-                let place = self.sweep.place(*at);
-                place.is_some_and(|place| {
-                    place.level < LAST_LEVEL && !place.busy && !self.is_dense(place.table)
-                })
-            };
-            if is_free && block.iter().all(may_move) {
-                free.extend(block);
+        for at in self.sweep.oldest_first() {
+            let Some(place) = self.sweep.place(at) else { continue };
+            let Some(cells) = taken.get_mut(at..place.until) else { continue };
+            let may_move = place.level < LAST_LEVEL && !place.busy && !self.is_dense(place.table);
+            if may_move && !cells.contains(&true) {
+                free.push(at);
             }
+            cells.fill(true);
         }
         free.sort_unstable();
         let tables: Vec<u64> =

@@ -5,3 +5,4 @@ mod collapse;
 mod model;
 mod plan;
 mod run;
+mod text;
