@@ -6,3 +6,4 @@ mod model;
 mod plan;
 mod run;
 mod text;
+mod tree;
