@@ -152,7 +152,24 @@ impl<'a> Sweep<'a> {
                 place.until = until;
             }
         }
+        sweep.close_gaps();
         sweep
+    }
+
+    /// Makes two neighbours of the last level that are busy hang together: if one merge has both, its outcome may
+    /// cover the gap between them, and nothing else may come to lie there.
+    fn close_gaps(&mut self) {
+        let mut before: Option<usize> = None;
+        for at in 0..self.places.len() {
+            let Some((level, busy)) = self.place(at).map(|place| (place.level, place.busy)) else { continue };
+            if level < LAST_LEVEL {
+                continue;
+            }
+            if busy && let Some(place) = before.and_then(|before| self.places.get_mut(before)) {
+                place.until = place.until.max(at);
+            }
+            before = busy.then_some(at);
+        }
     }
 
     /// The first place behind the end of the table at `at`. In steps that double: most ends are near.
@@ -291,6 +308,12 @@ impl<'a> Sweep<'a> {
             place.until > hull.start && place.rank >= newest && members.binary_search(at).is_err()
         });
         others.next().is_none()
+    }
+
+    /// Whether a table that a running merge has overlaps this hull.
+    pub(super) fn is_busy_within(&self, hull: Range<usize>) -> bool {
+        let places = self.places.iter().take(hull.end);
+        places.filter(|place| place.busy).any(|place| place.until > hull.start)
     }
 
     /// The tables at `members` (ascending) by run, newest first.

@@ -22,7 +22,7 @@ use pebble_format::{InternalKey, KeyspaceId, OwnedKey, Seqno};
 use pebble_manifest::Version;
 
 use super::component::Sweep;
-use super::{Busy, Plan};
+use super::{Busy, Plan, Reason};
 use pebble_format::manifest::LAST_LEVEL;
 
 /// The keys at which a run of `bytes` bytes, spread over the whole tree, begins new tables: borders of the last
@@ -35,8 +35,12 @@ pub fn cuts(version: &Version, bytes: u64, table_len_min: u64) -> Vec<OwnedKey> 
     chosen(tables.skip(1).map(|table| table.starts()), bytes, table_len_min)
 }
 
-/// [`cuts`] for the output of a merge: its bytes are spread over its own range.
+/// [`cuts`] for the output of a merge: its bytes are spread over its own range. None for a merge of tiny tables, whose
+/// borders are what it is to remove.
 pub fn cuts_for(version: &Version, plan: &Plan, table_len_min: u64) -> Vec<OwnedKey> {
+    if matches!(plan, Plan::Merge { reason: Reason::Crumbs, .. }) {
+        return Vec::new();
+    }
     let Some(taken) = Taken::new(version, plan) else { return Vec::new() };
     let bytes = taken.bytes();
     let places = taken.sweep.places().iter().take(taken.hull.end).skip(taken.hull.start + 1);

@@ -40,7 +40,8 @@ pub struct Policy {
     pub merge_bytes_max: u64,
     /// So many neighbours in the last level, each of at most `crumb_bytes` and of one size, are merged into one.
     pub crumbs: u16,
-    /// Tables of the last level larger than this are never crumbs.
+    /// Tables of the last level larger than this are never crumbs. At most half of the length at which a merge ends a
+    /// table, or merging them could leave as many.
     pub crumb_bytes: u64,
 }
 

@@ -291,10 +291,12 @@ impl<'a> Rules<'a> {
         }
         while class <= self.policy.crumb_bytes {
             let groups = last.chunk_by(|a, b| is_crumb(a, class) && is_crumb(b, class));
-            let group = groups.filter(|group| group.len() >= least).max_by_key(|group| group.len());
-            if let Some(group) = group {
-                let members: Vec<usize> =
-                    group.iter().flat_map(|component| self.sweep.members(component)).collect();
+            let groups = groups.filter(|group| group.len() >= least).map(|group| {
+                group.iter().flat_map(|component| self.sweep.members(component)).collect::<Vec<usize>>()
+            });
+            // What is on its way into the last level might come to lie between two of them.
+            let open = groups.filter(|members| !self.sweep.is_busy_within(self.sweep.hull(members)));
+            if let Some(members) = open.max_by_key(Vec::len) {
                 let bottom = self.sweep.is_bottom(&members);
                 let inputs = self.sweep.inputs(&members);
                 return Some(Plan::Merge { inputs, to: LAST_LEVEL, bottom, reason: Reason::Crumbs });
