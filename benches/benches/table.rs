@@ -5,7 +5,8 @@
 //!
 //! `cargo bench -p pebble-bench --bench table [-- records [advice]]`: 4,000,000 records (16 B keys, 100 B
 //! values) in tables of 32 MiB unless told otherwise; `advice` is `huge` or `random`. `-- misses <gets>
-//! [records]` does only gets, to be run twice under cachegrind: the difference is what a get costs.
+//! [records]` does only gets, to be run twice under cachegrind: the difference is what a get costs. `-- copies` does
+//! only the moving of a table's records or blocks to another.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on stops")]
 
@@ -275,6 +276,42 @@ fn writes() {
     );
 }
 
+/// Moves a table record by record, or by whole blocks, from memory to nowhere.
+fn copies() {
+    for compression in [Compression::None, Compression::Lz4] {
+        let options = TableOptions { compression, ..TableOptions::default() };
+        let mut writer = TableWriter::new(Vec::new(), options.clone()).unwrap();
+        let bytes = encoded(200_000);
+        record::records(&bytes).for_each(|found| writer.add(found.unwrap().1).unwrap());
+        let cache = Some(Arc::new(BlockCache::new(1 << 30)));
+        let table =
+            Table::from_bytes(writer.finish().unwrap().0, "copied", TableReadOptions { cache }).unwrap();
+        let copy = |whole: bool| {
+            let mut cursor = table.cursor();
+            let mut writer = TableWriter::new(std::io::sink(), options.clone()).unwrap();
+            cursor.first().unwrap();
+            while let Some(record) = cursor.record() {
+                if let Some(block) = cursor.block().filter(|block| whole && writer.takes(block)) {
+                    writer.add_block(&block).unwrap();
+                    cursor.skip_block().unwrap();
+                } else {
+                    writer.add(record).unwrap();
+                    cursor.next().unwrap();
+                }
+            }
+            black_box(writer.finish().unwrap().1).count
+        };
+        interleaved(
+            &format!("moving a table to nowhere, {compression:?}"),
+            9,
+            &mut [
+                Contestant::new("record by record", || copy(false)),
+                Contestant::new("by whole blocks", || copy(true)),
+            ],
+        );
+    }
+}
+
 fn seeks(run: &Run, keys: &[[u8; 16]]) -> u64 {
     let mut cursors: Vec<_> = run.parts.iter().map(|part| part.table.cursor()).collect();
     let mut sum = 0_u64;
@@ -293,6 +330,10 @@ fn main() {
     let word = |index: usize| arguments.get(index).map(String::as_str);
     let number = |index: usize| word(index).and_then(|word| word.parse::<u64>().ok());
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    if word(0) == Some("copies") {
+        copies();
+        return;
+    }
     if word(0) == Some("misses") {
         let run =
             Run::build(dir.path(), "plain", number(2).unwrap_or(400_000), &TableOptions::default(), None);
@@ -340,6 +381,7 @@ fn main() {
         ],
     );
     writes();
+    copies();
     others(dir.path(), records / 4);
 }
 

@@ -10,8 +10,8 @@
 
 use pebble_format::{InternalKey, PinnedRecord, RecordRef, Result};
 
-use crate::Cursor;
 use crate::sticky::Sticky;
+use crate::{Cursor, WholeBlock};
 
 /// The children of a [`Concat`], in ascending order and without overlap.
 pub trait Source {
@@ -201,5 +201,20 @@ impl<S: Source> Cursor for Concat<S> {
     fn pinned(&self) -> Option<PinnedRecord> {
         let (_, child) = self.child.as_ref().filter(|_| self.positioned && !self.sticky.failed())?;
         child.pinned()
+    }
+
+    #[inline]
+    fn block(&self) -> Option<WholeBlock<'_>> {
+        let (index, child) = self.child.as_ref().filter(|_| self.positioned && !self.sticky.failed())?;
+        let block = child.block()?;
+        let following = (index + 1 < self.source.len()).then(|| self.source.first_key(index + 1));
+        let parted = following.is_some_and(|first| first.same_key(&block.last.internal_key()));
+        (!parted).then_some(block)
+    }
+
+    fn skip_block(&mut self) -> Result<()> {
+        self.sticky.check()?;
+        let done = self.step(S::Cursor::skip_block, Self::settle_forward);
+        self.sticky.keep(done)
     }
 }

@@ -18,7 +18,7 @@ use std::cmp::Ordering;
 use pebble_format::{HeadPrefix, InternalKey, PinnedRecord, RecordRef, Result};
 
 use crate::sticky::Sticky;
-use crate::{Cursor, Layers};
+use crate::{Cursor, Layers, WholeBlock};
 
 /// A child in the tournament.
 #[derive(Clone, Copy, Debug)]
@@ -232,6 +232,14 @@ impl<C: Cursor> Merge<C> {
         let top = self.tree.first().filter(|_| self.positioned && !self.sticky.failed())?;
         self.children.get(top.child)
     }
+
+    /// The records of which one comes next if the winner's child is left out: those that lost to the winner itself.
+    /// log2(k) of them.
+    fn next_best(&self) -> impl Iterator<Item = RecordRef<'_>> {
+        let leaf = self.tree.first().map_or(0, |winner| self.children.len() + winner.child);
+        let path = std::iter::successors(Some(leaf / 2), |node| Some(node / 2)).take_while(|node| *node > 0);
+        path.filter_map(|node| self.children.get(self.tree.get(node)?.child)?.record())
+    }
 }
 
 /// The layers are the children, newest first.
@@ -297,5 +305,18 @@ impl<C: Cursor> Cursor for Merge<C> {
 
     fn pinned(&self) -> Option<PinnedRecord> {
         self.winner()?.pinned()
+    }
+
+    /// The winner's, if it ends before every other child's record; forward only.
+    #[inline]
+    fn block(&self) -> Option<WholeBlock<'_>> {
+        let block = self.winner().filter(|_| self.direction == Direction::Forward)?.block()?;
+        block.ends_before(self.next_best()).then_some(block)
+    }
+
+    fn skip_block(&mut self) -> Result<()> {
+        self.sticky.check()?;
+        let done = self.step(Direction::Forward, C::skip_block);
+        self.sticky.keep(done)
     }
 }

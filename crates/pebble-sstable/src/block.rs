@@ -182,6 +182,33 @@ impl Block {
         self.bytes.len()
     }
 
+    /// The whole block.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The records one after another.
+    pub(crate) fn records(&self) -> &[u8] {
+        self.bytes.get(..self.records_len).unwrap_or_default()
+    }
+
+    /// How many tombstones are in the block, if each of its records is of a user key of its own and none deletes a
+    /// range.
+    pub(crate) fn tombstones_if_single(&self) -> Option<u16> {
+        let mut tombstones = 0;
+        let mut previous: Option<InternalKey<'_>> = None;
+        for slot in 0..self.count {
+            let record = self.record(slot).ok()?;
+            let key = record.internal_key();
+            if record.is_range_delete() || previous.is_some_and(|previous| previous.same_key(&key)) {
+                return None;
+            }
+            tombstones += u16::from(record.is_tombstone());
+            previous = Some(key);
+        }
+        Some(tombstones)
+    }
+
     #[inline]
     fn heads(&self) -> &[U32] {
         let end = self.records_len + usize::from(self.count) * size_of::<U32>();

@@ -10,10 +10,12 @@
 
 use std::sync::Arc;
 
-use pebble_cursor::Cursor;
+use pebble_cursor::{Cursor, WholeBlock};
+use pebble_format::table::{Codec, FLAG_UNIQUE_USER_KEYS};
 use pebble_format::{Error, InternalKey, PinnedRecord, RecordRef, Result};
 
 use crate::block::Block;
+use crate::source::usize_of;
 use crate::table::Table;
 
 /// A position in a table; see [`Table::cursor`]. Keeps the table open and pins at most one block.
@@ -75,6 +77,48 @@ fn end_before(table: &Table, number: u32) -> Result<Option<Place>> {
     let block = table.block(number)?;
     let slot = block.count() - 1;
     Ok(Some(Place { number, block, slot }))
+}
+
+/// The block at `place`, to be handed on whole; `None` where that may not be, or its stored bytes are not at hand.
+fn whole_block<'a>(table: &'a Table, place: &'a Place) -> Option<WholeBlock<'a>> {
+    let (block, meta) = (&place.block, table.meta());
+    let entry = meta.block(place.number).ok()?;
+    let stored = if entry.codec == Codec::None {
+        block.bytes()
+    } else {
+        let start = usize_of(entry.offset);
+        table.in_place()?.get(start..start + entry.stored_len)?
+    };
+    let last = block.record(block.count() - 1).ok()?;
+    let unique = meta.footer.flags.get() & FLAG_UNIQUE_USER_KEYS != 0;
+    if !unique && goes_on(table, place.number, last) {
+        return None;
+    }
+    let plain = unique && meta.info.tombstones == 0;
+    Some(WholeBlock {
+        stored,
+        codec: entry.codec,
+        crc: entry.crc,
+        raw_len: u32::try_from(entry.raw_len).ok()?,
+        count: entry.count,
+        tombstones: if plain { 0 } else { block.tombstones_if_single()? },
+        records: block.records(),
+        last,
+    })
+}
+
+/// Whether the block behind `number` begins with another version of its last record's key, or cannot be read. It is
+/// read only if its head does not tell.
+fn goes_on(table: &Table, number: u32, last: RecordRef<'_>) -> bool {
+    let next = number + 1;
+    let Some(head) = table.meta().seek_index().get(usize_of(next.into())) else { return false };
+    if head.get() != table.meta().prefix.head(last.keyspace(), last.key()) {
+        return false;
+    }
+    let differs = |block: Block| {
+        block.record(0).is_ok_and(|first| !first.internal_key().same_key(&last.internal_key()))
+    };
+    !table.block(next).is_ok_and(differs)
 }
 
 impl Cursor for TableCursor {
@@ -147,5 +191,18 @@ impl Cursor for TableCursor {
     fn pinned(&self) -> Option<PinnedRecord> {
         let place = self.place.as_ref()?;
         place.block.pinned(place.slot).ok()
+    }
+
+    /// Not lent: a block with versions of one key or with a range delete, for whoever moves records has to decide of
+    /// each; and one that is stored compressed in a file that is not in memory, for its stored bytes are gone.
+    #[inline]
+    fn block(&self) -> Option<WholeBlock<'_>> {
+        let place = self.place.as_ref().filter(|place| place.slot == 0)?;
+        whole_block(&self.table, place)
+    }
+
+    fn skip_block(&mut self) -> Result<()> {
+        let next = self.place.as_ref().map(|place| place.number + 1);
+        self.go(|table| next.map_or(Ok(None), |next| start_of(table, next)))
     }
 }

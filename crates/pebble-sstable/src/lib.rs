@@ -44,6 +44,7 @@ mod bloom;
 mod cache;
 mod codec;
 mod cursor;
+mod data;
 mod index;
 mod iter;
 mod meta;

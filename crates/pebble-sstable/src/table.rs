@@ -544,6 +544,14 @@ impl Table {
     pub(crate) fn meta(&self) -> &Meta {
         &self.meta
     }
+
+    /// The whole file, if it is in memory or mapped.
+    pub(crate) fn in_place(&self) -> Option<&[u8]> {
+        match &self.source {
+            Source::Place(whole) => Some(whole),
+            Source::File(_) => None,
+        }
+    }
 }
 
 impl Drop for Table {

@@ -10,14 +10,13 @@
 
 use std::io::Write;
 
-use pebble_cursor::RangeDelete;
+use pebble_cursor::{RangeDelete, WholeBlock};
 use pebble_format::checksum::crc32c;
 use pebble_format::hash::key_hash;
-use pebble_format::limits::RECORD_ALIGN;
 use pebble_format::table::{
-    BlockEntry, Codec, FLAG_COMPRESSED, FLAG_HAS_RANGE_DELETES, FLAG_HAS_TOMBSTONES, FLAG_UNIQUE_USER_KEYS,
-    HASH_XXH3, IndexKind, KeyBound, REGION_ALIGN, REGION_COUNT, RegionId, TABLE_MAGIC, TABLE_VERSION,
-    TableFooter, TableProperties, TableRegion, granule_location, slot_location,
+    Codec, FLAG_COMPRESSED, FLAG_HAS_RANGE_DELETES, FLAG_HAS_TOMBSTONES, FLAG_UNIQUE_USER_KEYS, HASH_XXH3,
+    IndexKind, KeyBound, REGION_ALIGN, REGION_COUNT, RegionId, TABLE_MAGIC, TABLE_VERSION, TableFooter,
+    TableProperties, TableRegion, granule_location, slot_location,
 };
 use pebble_format::{
     Error, HeadPrefix, InternalKey, KeyspaceId, Kind, OwnedKey, RecordRef, Result, Seqno, Trailer, record,
@@ -25,11 +24,17 @@ use pebble_format::{
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::block::BlockBuilder;
+use crate::data::{Data, Stored, Sums};
 use crate::options::{Compression, PointIndex, TableInfo, TableOptions};
+use crate::source::usize_of;
 use crate::{bloom, codec, index, ranges};
 
 /// Bits per key of the filter that takes the place of a point index which the table has outgrown.
 const FALLBACK_BITS: u8 = 10;
+
+/// So many blocks make up for one that is closed nearly empty, so that a whole one can be handed on behind it. Without
+/// that, blocks that begin a little behind the writer's own borders would never be handed on.
+const BLOCKS_PER_SHORT: u32 = 8;
 
 /// A location that no slot can hold: see [`pebble_format::table::LOCATION_MAX`].
 const NO_LOCATION: u32 = u32::MAX;
@@ -37,24 +42,18 @@ const NO_LOCATION: u32 = u32::MAX;
 /// Writes one table. After an I/O error every call repeats it: the output is unusable.
 #[derive(Debug)]
 pub struct TableWriter<W> {
-    to: W,
     options: TableOptions,
+    data: Data<W>,
+    sums: Sums,
+    /// The block that is open; it will follow the data.
     block: BlockBuilder,
-    /// Where the open block will start: all closed ones are written.
-    written: u64,
-    directory: Vec<BlockEntry>,
-    first_keys: Vec<OwnedKey>,
+    /// The last key, if it came with a whole block and no record has been added since.
+    handed_on: Option<OwnedKey>,
+    /// Blocks written since a nearly empty one was closed for a whole one.
+    since_short: u32,
     hashes: Vec<u64>,
     locations: Vec<u32>,
-    count: u64,
-    keys: u64,
-    tombstones: u64,
     range_deletes: Vec<RangeDelete>,
-    seqnos: Option<(Seqno, Seqno)>,
-    key_bytes: u64,
-    value_bytes: u64,
-    raw_len: u64,
-    compressed_blocks: u32,
     /// The last record of [`TableWriter::put`].
     encoded: Vec<u8>,
     /// The last block, compressed.
@@ -70,23 +69,15 @@ impl<W: Write> TableWriter<W> {
     pub fn new(to: W, options: TableOptions) -> Result<Self> {
         options.check()?;
         Ok(Self {
-            to,
             options,
+            data: Data::new(to),
+            sums: Sums::default(),
             block: BlockBuilder::default(),
-            written: 0,
-            directory: Vec::new(),
-            first_keys: Vec::new(),
+            handed_on: None,
+            since_short: BLOCKS_PER_SHORT,
             hashes: Vec::new(),
             locations: Vec::new(),
-            count: 0,
-            keys: 0,
-            tombstones: 0,
             range_deletes: Vec::new(),
-            seqnos: None,
-            key_bytes: 0,
-            value_bytes: 0,
-            raw_len: 0,
-            compressed_blocks: 0,
             encoded: Vec::new(),
             compressed: Vec::new(),
             failed: None,
@@ -107,36 +98,127 @@ impl<W: Write> TableWriter<W> {
         }
         let key = record.internal_key();
         let mut newest = true;
-        if let Some(previous) = self.block.last() {
-            let previous = previous.internal_key();
+        if let Some(previous) = self.last_key() {
             if previous >= key {
-                return Err(Error::invalid(format!("record {} is not after the one before it", self.count)));
+                return Err(self.out_of_order());
             }
             newest = !previous.same_key(&key);
         }
         if !ranges::has_range(record) {
-            return Err(Error::invalid(format!("range delete {} without a range of keys", self.count)));
+            let count = self.sums.count;
+            return Err(Error::invalid(format!("range delete {count} without a range of keys")));
         }
         if !self.block.fits(record.raw().len(), self.options.block_len) {
             self.close_block()?;
         }
-        if newest {
-            self.keys += 1;
-            if self.options.index != PointIndex::None {
-                self.hashes.push(key_hash(key.keyspace, key.user_key));
-                self.locations.push(self.next_location().unwrap_or(NO_LOCATION));
-            }
+        if newest && self.options.index != PointIndex::None {
+            self.hashes.push(key_hash(key.keyspace, key.user_key));
+            self.locations.push(self.location(self.block.count(), self.block.records_len()));
         }
         self.block.push(record);
-        self.count += 1;
-        self.tombstones += u64::from(record.is_tombstone());
-        self.range_deletes.extend(RangeDelete::of(record));
-        self.key_bytes += key.user_key.len() as u64;
-        self.value_bytes += record.value().len() as u64;
-        let seqno = record.seqno();
-        let (min, max) = self.seqnos.unwrap_or((seqno, seqno));
-        self.seqnos = Some((min.min(seqno), max.max(seqno)));
+        self.sums.add(record, newest);
+        if record.is_range_delete() {
+            self.range_deletes.extend(RangeDelete::of(record));
+        }
         Ok(())
+    }
+
+    #[cold]
+    fn out_of_order(&self) -> Error {
+        Error::invalid(format!("record {} is not after the one before it", self.sums.count))
+    }
+
+    /// The key of the last record. Cost: a look at it.
+    #[inline]
+    pub fn last_key(&self) -> Option<InternalKey<'_>> {
+        match self.block.last() {
+            Some(record) => Some(record.internal_key()),
+            None => self.handed_on.as_ref().map(OwnedKey::as_ref),
+        }
+    }
+
+    /// Whether handing this block on with [`TableWriter::add_block`] serves the table: it is compressed as the options
+    /// say, of about the length they name, does not fill the table up, and closes no nearly empty block before it, or
+    /// seldom. A block that an LZ4 writer could not compress counts as not compressed.
+    pub fn takes(&self, block: &WholeBlock<'_>) -> bool {
+        let as_chosen = match self.options.compression {
+            Compression::None => block.codec == Codec::None,
+            Compression::Lz4 => block.codec == Codec::Lz4,
+        };
+        let (raw_len, target) = (usize_of(block.raw_len.into()), self.options.block_len);
+        let of_length = raw_len >= target / 2 && (raw_len <= target || block.count == 1);
+        let fits = self.data_len() + block.stored.len() as u64 <= self.options.table_len;
+        let open = self.open_block_len();
+        as_chosen
+            && of_length
+            && fits
+            && (open == 0 || open >= target / 2 || self.since_short >= BLOCKS_PER_SHORT)
+    }
+
+    /// Appends a block as it is stored, with the checksum that it has: its bytes are not looked at, so what has
+    /// happened to them since they were checked is found when they are read again. The block that is open is closed,
+    /// see [`TableWriter::takes`]. Cost: a copy, a look at each key and its hash.
+    ///
+    /// Errors: `InvalidArgument` for a block that does not come after the last record, is compressed where the options
+    /// say it is not, or is not what [`WholeBlock`] promises, and no record of it is added; `Io` from the output.
+    pub fn add_block(&mut self, block: &WholeBlock<'_>) -> Result<()> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        if block.codec != Codec::None && self.options.compression == Compression::None {
+            return Err(Error::invalid("a compressed block for a table without"));
+        }
+        let first = block.first()?.internal_key();
+        if self.last_key().is_some_and(|previous| previous.cmp_user(&first).is_ge()) {
+            return Err(self.out_of_order());
+        }
+        let open = self.open_block_len();
+        self.close_block()?;
+        if (1..self.options.block_len / 2).contains(&open) {
+            self.since_short = 0;
+        }
+        let sums = self.enter_records(block)?;
+        let stored = Stored {
+            bytes: block.stored,
+            codec: block.codec,
+            crc: Some(block.crc),
+            raw_len: block.raw_len,
+            count: block.count,
+        };
+        let written = self.data.write(&stored, OwnedKey::new(first));
+        self.fail_after(written)?;
+        self.since_short = self.since_short.saturating_add(1);
+        self.sums = sums;
+        self.handed_on = Some(OwnedKey::new(block.last.internal_key()));
+        Ok(())
+    }
+
+    /// Enters the records of a block, which will be the next one, into the point index; gives the sums with them.
+    fn enter_records(&mut self, block: &WholeBlock<'_>) -> Result<Sums> {
+        let (entered, mut sums) = (self.hashes.len(), self.sums);
+        let done = block.records().enumerate().try_for_each(|(slot, found)| {
+            let (offset, record) = found?;
+            if record.is_range_delete() {
+                return Err(Error::invalid("a range delete in a whole block"));
+            }
+            if self.options.index != PointIndex::None {
+                self.hashes.push(key_hash(record.keyspace(), record.key()));
+                self.locations.push(self.location(slot, offset));
+            }
+            sums.add(record, true);
+            Ok(())
+        });
+        let counted = sums.count - self.sums.count == u64::from(block.count);
+        let done = done.and_then(|()| {
+            counted
+                .then_some(sums)
+                .ok_or_else(|| Error::invalid("a whole block of another count than it says"))
+        });
+        if done.is_err() {
+            self.hashes.truncate(entered);
+            self.locations.truncate(entered);
+        }
+        done
     }
 
     /// Encodes and appends a put. Errors as [`TableWriter::add`], and `InvalidArgument` for a key or value
@@ -177,7 +259,12 @@ impl<W: Write> TableWriter<W> {
 
     /// Bytes of data if the open block were closed now. What follows the data is about 6 B a key longer.
     pub fn data_len(&self) -> u64 {
-        self.written + self.block.closed_len() as u64
+        self.data.len + self.open_block_len() as u64
+    }
+
+    /// Bytes of the open block if it were closed now; 0 when none is open.
+    pub fn open_block_len(&self) -> usize {
+        self.block.closed_len()
     }
 
     /// Whether the table has reached the length that its options name. The caller should end it before the
@@ -189,18 +276,20 @@ impl<W: Write> TableWriter<W> {
 
     /// Records so far.
     pub fn count(&self) -> u64 {
-        self.count
+        self.sums.count
     }
 
-    /// Where the next record will lie, as the point index says it.
-    fn next_location(&self) -> Option<u32> {
-        match self.options.compression {
-            Compression::None => granule_location(self.written + self.block.records_len() as u64),
+    /// Where a record of the next block will lie, as the point index says it: by its slot and its offset in there.
+    #[inline]
+    fn location(&self, slot: usize, offset: usize) -> u32 {
+        let location = match self.options.compression {
+            Compression::None => granule_location(self.data.len + offset as u64),
             Compression::Lz4 => {
-                let block = u32::try_from(self.directory.len()).ok()?;
-                slot_location(block, u16::try_from(self.block.count()).ok()?)
+                let block = u32::try_from(self.data.directory.len()).ok();
+                block.zip(u16::try_from(slot).ok()).and_then(|(block, slot)| slot_location(block, slot))
             }
-        }
+        };
+        location.unwrap_or(NO_LOCATION)
     }
 
     fn close_block(&mut self) -> Result<()> {
@@ -217,37 +306,20 @@ impl<W: Write> TableWriter<W> {
     }
 
     fn write_block(&mut self) -> Result<()> {
-        let Some(first) = self.block.first() else { return Ok(()) };
-        self.first_keys.push(OwnedKey::new(first.internal_key()));
+        let Some(first) = self.block.first().map(|first| OwnedKey::new(first.internal_key())) else {
+            return Ok(());
+        };
         let count =
             u16::try_from(self.block.count()).map_err(|_| Error::invalid("too many records in a block"))?;
-        let compression = self.options.compression;
         let raw = self.block.close().ok_or_else(|| Error::invalid("a block over its limits"))?;
-        let mut codec = Codec::None;
-        let mut stored = raw;
-        if compression == Compression::Lz4 && codec::compress(raw, &mut self.compressed) {
-            codec = Codec::Lz4;
-            stored = &self.compressed;
-        }
-        let stored_len = stored.len();
-        if codec == Codec::Lz4 {
-            let padded = stored_len.next_multiple_of(RECORD_ALIGN);
-            self.compressed.resize(padded, 0);
-            stored = &self.compressed;
-        }
-        self.to.write_all(stored)?;
-        self.directory.push(BlockEntry {
-            offset: self.written.into(),
-            stored_len: to_u32(stored_len)?.into(),
-            raw_len: to_u32(raw.len())?.into(),
-            crc: crc32c(0, stored).into(),
-            count: count.into(),
-            codec: codec as u8,
-            reserved: 0,
-        });
-        self.written += stored.len() as u64;
-        self.raw_len += raw.len() as u64;
-        self.compressed_blocks += u32::from(codec != Codec::None);
+        let compress = self.options.compression == Compression::Lz4;
+        let (bytes, codec) = match compress && codec::compress(raw, &mut self.compressed) {
+            true => (&*self.compressed, Codec::Lz4),
+            false => (raw, Codec::None),
+        };
+        let stored = Stored { bytes, codec, crc: None, raw_len: to_u32(raw.len())?, count };
+        self.data.write(&stored, first)?;
+        self.since_short = self.since_short.saturating_add(1);
         self.block.clear();
         Ok(())
     }
@@ -269,10 +341,10 @@ impl<W: Write> TableWriter<W> {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        let (Some(last), Some((seqno_min, seqno_max))) = (self.block.last(), self.seqnos) else {
+        let (Some(last), Some((seqno_min, seqno_max))) = (self.last_key(), self.sums.seqnos) else {
             return Err(Error::invalid("a table holds at least one record"));
         };
-        let last = OwnedKey::new(last.internal_key());
+        let last = OwnedKey::new(last);
         if let Some(cut) = cut {
             if cut.cmp_user(&last.as_ref()).is_le() {
                 return Err(Error::invalid("a table cut before its own end"));
@@ -280,19 +352,19 @@ impl<W: Write> TableWriter<W> {
             ranges::clip(&mut self.range_deletes, cut);
         }
         self.write_block()?;
-        let Some(first) = self.first_keys.first().cloned() else {
+        let Some(first) = self.data.first_keys.first().cloned() else {
             return Err(Error::invalid("a table holds at least one record"));
         };
         let (kind, probes, index) = self.point_index();
         let prefix = HeadPrefix::between(first.as_ref(), last.as_ref());
-        let heads = self.first_keys.iter().map(OwnedKey::as_ref);
+        let heads = self.data.first_keys.iter().map(OwnedKey::as_ref);
         let seek_index: Vec<u8> =
             heads.flat_map(|key| prefix.head(key.keyspace, key.user_key).to_le_bytes()).collect();
         let properties = TableProperties {
-            key_bytes: self.key_bytes.into(),
-            value_bytes: self.value_bytes.into(),
-            raw_len: self.raw_len.into(),
-            compressed_blocks: self.compressed_blocks.into(),
+            key_bytes: self.sums.key_bytes.into(),
+            value_bytes: self.sums.value_bytes.into(),
+            raw_len: self.data.raw_len.into(),
+            compressed_blocks: self.data.compressed_blocks.into(),
             block_len: to_u32(self.options.block_len)?.into(),
             ..TableProperties::new_zeroed()
         };
@@ -301,28 +373,28 @@ impl<W: Write> TableWriter<W> {
         let reach = ranges::reach(last.as_ref(), ends).map(Box::from);
         let bounds = key_bounds(first.as_ref(), last.as_ref())?;
         let mut regions = [TableRegion::default(); REGION_COUNT];
-        let mut end = self.written;
+        let mut end = self.data.len;
         for (id, region) in RegionId::ALL.into_iter().zip(&mut regions) {
             let bytes: &[u8] = match id {
                 RegionId::PointIndex => &index,
-                RegionId::Directory => self.directory.as_bytes(),
+                RegionId::Directory => self.data.directory.as_bytes(),
                 RegionId::SeekIndex => &seek_index,
                 RegionId::RangeDeletes => &range_deletes,
                 RegionId::Dictionary => &[],
                 RegionId::Properties => properties.as_bytes(),
                 RegionId::KeyBounds => &bounds,
             };
-            end += pad(&mut self.to, end)?;
-            self.to.write_all(bytes)?;
+            end += pad(&mut self.data.to, end)?;
+            self.data.to.write_all(bytes)?;
             let (offset, len, crc) = (end.into(), to_u32(bytes.len())?.into(), crc32c(0, bytes).into());
             *region = TableRegion { offset, len, crc };
             end += bytes.len() as u64;
         }
-        end += pad(&mut self.to, end)?;
+        end += pad(&mut self.data.to, end)?;
         let flag = |set: bool, flag: u32| if set { flag } else { 0 };
-        let flags = flag(self.keys == self.count, FLAG_UNIQUE_USER_KEYS)
-            | flag(self.tombstones > 0, FLAG_HAS_TOMBSTONES)
-            | flag(self.compressed_blocks > 0, FLAG_COMPRESSED)
+        let flags = flag(self.sums.keys == self.sums.count, FLAG_UNIQUE_USER_KEYS)
+            | flag(self.sums.tombstones > 0, FLAG_HAS_TOMBSTONES)
+            | flag(self.data.compressed_blocks > 0, FLAG_COMPRESSED)
             | flag(!self.range_deletes.is_empty(), FLAG_HAS_RANGE_DELETES);
         let mut footer = TableFooter {
             magic: TABLE_MAGIC,
@@ -330,30 +402,30 @@ impl<W: Write> TableWriter<W> {
             flags: flags.into(),
             uuid: self.options.uuid,
             number: self.options.number.into(),
-            data_len: self.written.into(),
+            data_len: self.data.len.into(),
             regions,
-            count: self.count.into(),
-            keys: self.keys.into(),
-            tombstones: self.tombstones.into(),
+            count: self.sums.count.into(),
+            keys: self.sums.keys.into(),
+            tombstones: self.sums.tombstones.into(),
             seqno_min: seqno_min.0.into(),
             seqno_max: seqno_max.0.into(),
-            blocks: to_u32(self.directory.len())?.into(),
+            blocks: to_u32(self.data.directory.len())?.into(),
             index: kind as u8,
             hash: HASH_XXH3,
             probes,
             ..TableFooter::new_zeroed()
         };
         footer.crc = footer.checksum().into();
-        self.to.write_all(footer.as_bytes())?;
-        self.to.flush()?;
+        self.data.to.write_all(footer.as_bytes())?;
+        self.data.to.flush()?;
         let info = TableInfo {
             number: self.options.number,
             uuid: self.options.uuid,
             len: end + size_of::<TableFooter>() as u64,
             footer_crc: footer.crc.get(),
-            count: self.count,
-            keys: self.keys,
-            tombstones: self.tombstones,
+            count: self.sums.count,
+            keys: self.sums.keys,
+            tombstones: self.sums.tombstones,
             first,
             last,
             range_deletes: to_u32(self.range_deletes.len())?,
@@ -361,13 +433,13 @@ impl<W: Write> TableWriter<W> {
             seqno_min,
             seqno_max,
             blocks: footer.blocks.get(),
-            data_len: self.written,
-            raw_len: self.raw_len,
-            key_bytes: self.key_bytes,
-            value_bytes: self.value_bytes,
+            data_len: self.data.len,
+            raw_len: self.data.raw_len,
+            key_bytes: self.sums.key_bytes,
+            value_bytes: self.sums.value_bytes,
             index_len: index.len() as u64,
         };
-        Ok((self.to, info))
+        Ok((self.data.to, info))
     }
 
     /// The bytes of the index region, what they are, and a filter's probes.
@@ -390,7 +462,7 @@ impl<W: Write> TableWriter<W> {
     }
 }
 
-fn to_u32(len: usize) -> Result<u32> {
+pub(crate) fn to_u32(len: usize) -> Result<u32> {
     u32::try_from(len).map_err(|_| Error::invalid(format!("{len} bytes in one part of a table")))
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests stand outside test functions")]
 
+mod blocks;
 mod cache;
 mod cursors;
 mod damage;
