@@ -22,6 +22,9 @@ use crate::veil::{Hides, Veil, Veils};
 /// After so many steps over versions of one key a seek is cheaper than going on.
 const STEPS_BEFORE_SEEK: u32 = 16;
 
+/// So many records passed in one movement make a hole that is worth a compaction.
+const HOLE_MIN: u32 = 256;
+
 /// Where the record shown stands.
 #[derive(Debug)]
 enum Place {
@@ -50,6 +53,10 @@ pub struct Visible<C: Layers> {
     /// The key whose versions are being passed; meaningful within one call only.
     key: Vec<u8>,
     skipped: u64,
+    /// Records passed in this movement.
+    passed: u32,
+    /// A key near the near end of the last hole.
+    hole: Option<Box<[u8]>>,
     sticky: Sticky,
 }
 
@@ -72,6 +79,8 @@ impl<C: Layers> Visible<C> {
             place: Place::Off,
             key: Vec::new(),
             skipped: 0,
+            passed: 0,
+            hole: None,
             sticky: Sticky::default(),
         }
     }
@@ -173,9 +182,27 @@ impl<C: Layers> Visible<C> {
         self.skipped
     }
 
+    /// A key near which the last movement began to pass a long row of records unseen, if it did: from there to the record
+    /// shown a compaction would pay. Asked once, it is forgotten.
+    #[inline]
+    pub fn take_hole(&mut self) -> Option<Box<[u8]>> {
+        self.hole.take()
+    }
+
+    /// Counts a record that is passed unseen.
+    #[inline]
+    fn pass(&mut self) {
+        self.skipped += 1;
+        self.passed += 1;
+        if self.passed == HOLE_MIN {
+            self.hole = self.cursor.record().map(|record| record.key().into());
+        }
+    }
+
     #[inline]
     fn run(&mut self, movement: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         self.sticky.check()?;
+        self.passed = 0;
         let done = movement(self);
         if done.is_err() {
             self.place = Place::Off;
@@ -238,20 +265,20 @@ impl<C: Layers> Visible<C> {
                 if let Hides::Jump(layer, range) = hides
                     && let Some(target) = end_of(self.keyspace, &range.end)
                 {
-                    self.skipped += 1;
+                    self.pass();
                     self.cursor.next()?;
                     self.cursor.skip_forward(layer + 1, target)?;
                     continue;
                 }
             } else if shadowed && steps >= STEPS_BEFORE_SEEK {
-                self.skipped += 1;
+                self.pass();
                 self.cursor.seek(behind(self.keyspace, &self.key))?;
                 continue;
             } else if !shadowed {
                 passing = false;
                 // Too new. If it was a version of this very key some steps ago too, there may be many more.
                 if steps >= STEPS_BEFORE_SEEK && record.key() == &*self.key {
-                    self.skipped += 1;
+                    self.pass();
                     self.cursor.seek(InternalKey::lookup(self.keyspace, &self.key, self.seqno))?;
                     steps = 0;
                     continue;
@@ -262,7 +289,7 @@ impl<C: Layers> Visible<C> {
                 }
             }
             steps += 1;
-            self.skipped += 1;
+            self.pass();
             self.cursor.next()?;
         }
     }
@@ -290,19 +317,20 @@ impl<C: Layers> Visible<C> {
                     self.place = Place::Held(newest);
                     return Ok(());
                 }
-                self.skipped += 1;
+                self.pass();
                 steps = 0;
                 if let Hides::Jump(layer, range) = hides {
                     self.cursor.skip_backward(layer + 1, ahead(self.keyspace, &range.start))?;
-                    continue;
                 }
+                continue;
             }
-            let Some(record) = record else { return Ok(()) };
-            if record.seqno() <= self.seqno {
-                self.skipped += u64::from(newest.is_some());
+            let Some(seqno) = record.map(|record| record.seqno()) else { return Ok(()) };
+            let too_new = seqno > self.seqno;
+            if too_new || newest.is_some() {
+                self.pass();
+            }
+            if !too_new {
                 newest = self.cursor.pinned();
-            } else {
-                self.skipped += 1;
             }
             steps = if newest.is_some() { steps + 1 } else { 0 };
             match &newest {

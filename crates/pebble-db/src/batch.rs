@@ -4,8 +4,9 @@ use pebble_engine::{Durability, Error, RecordBatch, Result};
 
 use crate::db::Db;
 use crate::keyspace::Keyspace;
+use crate::range::{KeyRange, half_open, prefix_bounds};
 
-/// Puts and deletes over any keyspaces of one database, applied together or not at all. A later one for a key wins.
+/// Puts and deletes, of keys and of ranges, over any keyspaces of one database, applied together or not at all. A later one for a key wins.
 ///
 /// ```
 /// # fn main() -> pebble_db::Result<()> {
@@ -46,6 +47,22 @@ impl WriteBatch {
     pub fn delete(&mut self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> &mut Self {
         let added = self.records.delete(keyspace.id(), key.as_ref());
         self.note(keyspace, added.map_err(Error::from))
+    }
+
+    /// Adds a delete of every key in `range`, at the cost of one put. As [`WriteBatch::put`]; a range that holds no key
+    /// adds nothing.
+    pub fn delete_range(&mut self, keyspace: &Keyspace, range: impl KeyRange) -> &mut Self {
+        let added = match half_open(range.into_bounds()) {
+            Some((start, end)) => self.records.delete_range(keyspace.id(), &start, &end),
+            None => Ok(()),
+        };
+        self.note(keyspace, added.map_err(Error::from))
+    }
+
+    /// Adds a delete of every key that begins with `prefix`. As [`WriteBatch::delete_range`].
+    pub fn delete_prefix(&mut self, keyspace: &Keyspace, prefix: impl AsRef<[u8]>) -> &mut Self {
+        let bounds = prefix_bounds(prefix.as_ref());
+        self.delete_range(keyspace, bounds)
     }
 
     fn note(&mut self, keyspace: &Keyspace, added: Result<()>) -> &mut Self {

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pebble_engine::{
-    Components, Compression, Engine, LogIo, Options, PointIndex, ReadMode, Recovery, Result,
+    Components, Compression, Engine, LogIo, Options, PointIndex, Policy as CompactionPolicy, ReadMode,
+    Recovery, Result,
 };
 
 use crate::db::Db;
@@ -97,9 +98,15 @@ impl Builder {
         self
     }
 
-    /// Sorted runs that may pile up before they are merged: 8.
-    pub fn runs_max(mut self, runs: usize) -> Self {
-        self.options.runs_max = runs;
+    /// The shape of the tree, between cheap writes and cheap reads: lazy leveling.
+    pub fn compaction(mut self, policy: CompactionPolicy) -> Self {
+        self.options.shape = policy;
+        self
+    }
+
+    /// Threads that merge: one less than the machine has cores, and at least one.
+    pub fn merge_threads(mut self, threads: usize) -> Self {
+        self.options.merge_threads = threads;
         self
     }
 

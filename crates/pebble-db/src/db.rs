@@ -1,10 +1,11 @@
 //! The database: one handle, to be cloned freely.
 
+use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 use std::sync::Arc;
 
 use pebble_engine::{
-    DEFAULT_KEYSPACE, Engine, Error, KeyspaceId, RecoveryReport, Result, Stats, VerifyReport,
+    CompactProgress, DEFAULT_KEYSPACE, Engine, Error, KeyspaceId, RecoveryReport, Result, Stats, VerifyReport,
 };
 
 use crate::batch::{WriteBatch, WriteOptions};
@@ -86,6 +87,16 @@ impl Db {
         self.engine.delete(KeyspaceId::DEFAULT, key.as_ref(), options.durability())
     }
 
+    /// Removes every key in `range` of the default keyspace, at the cost of one put. See [`Keyspace::delete_range`].
+    pub fn delete_range(&self, range: impl KeyRange) -> Result<()> {
+        self.default_keyspace().delete_range(range)
+    }
+
+    /// Removes every key of the default keyspace that begins with `prefix`. See [`Keyspace::delete_range`].
+    pub fn delete_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<()> {
+        self.default_keyspace().delete_prefix(prefix)
+    }
+
     /// The keyspace with this name, made if it is not there. Its making is durable when this returns; opening it
     /// again costs a look-up. Errors: [`Error::InvalidArgument`] for a name that is empty or longer than 255 bytes.
     ///
@@ -109,6 +120,15 @@ impl Db {
         Keyspace::new(self.clone(), KeyspaceId::DEFAULT, Arc::from(DEFAULT_KEYSPACE))
     }
 
+    /// Drops the keyspace with this name and everything in it; false if there is none. Durable when this returns. Handles
+    /// of it that are still about read what snapshots see, and write nothing any more: [`Error::InvalidArgument`]. The
+    /// name may be made anew, and is empty then. Cost: a flush.
+    ///
+    /// Errors: [`Error::InvalidArgument`] for the default keyspace, which always exists.
+    pub fn drop_keyspace(&self, name: &str) -> Result<bool> {
+        self.engine.drop_keyspace(name)
+    }
+
     /// The names of all keyspaces, sorted.
     pub fn keyspaces(&self) -> Vec<String> {
         self.engine.keyspace_names()
@@ -122,6 +142,28 @@ impl Db {
     /// [`Db::write`] with a say in how it is acknowledged.
     pub fn write_with(&self, batch: WriteBatch, options: &WriteOptions) -> Result<()> {
         self.engine.write(batch.check(self)?, options.durability())
+    }
+
+    /// [`Db::write_with`] for a caller that must not be held up: where it would have to wait for flushes or merges, it gives
+    /// [`Error::Stalled`] with the reason, and nothing has changed. The batch is kept, to be tried again.
+    ///
+    /// ```
+    /// # fn main() -> pebble_db::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = pebble_db::Db::open(dir.path())?;
+    /// use pebble_db::{Error, WriteBatch, WriteOptions};
+    ///
+    /// let mut batch = WriteBatch::new();
+    /// batch.put(&db.default_keyspace(), "k", "v");
+    /// match db.try_write(&batch, &WriteOptions::default()) {
+    ///     Err(Error::Stalled { reason }) => eprintln!("later: {reason}"),
+    ///     done => done?,
+    /// }
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn try_write(&self, batch: &WriteBatch, options: &WriteOptions) -> Result<()> {
+        self.engine.try_write(batch.check(self)?, options.durability())
     }
 
     /// All entries of the default keyspace. See [`Keyspace::iter`].
@@ -154,15 +196,36 @@ impl Db {
         self.engine.flush()
     }
 
-    /// Merges the tables that hold keys of `range`, in any keyspace, into one run: reads are fastest then, and
-    /// space that old versions and deleted keys took is free again. Returns when it is done. At present the whole
-    /// tree is merged whenever the range is not empty. Cost: reading and writing all of it once.
+    /// Merges tables into one run: all of the database for `..`, else those that hold keys of `range` in the default
+    /// keyspace. See [`Keyspace::compact_range`].
     pub fn compact_range(&self, range: impl KeyRange) -> Result<()> {
-        use std::ops::Bound::{Excluded, Included};
+        self.compact_range_with(range, |_| ControlFlow::Continue(()))
+    }
+
+    /// [`Db::compact_range`] that tells how far it is, and may be ended. See [`Keyspace::compact_range_with`].
+    ///
+    /// ```
+    /// # fn main() -> pebble_db::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = pebble_db::Db::open(dir.path())?;
+    /// use std::ops::ControlFlow;
+    ///
+    /// db.put("k", "v")?;
+    /// db.compact_range_with(.., |progress| {
+    ///     eprintln!("{} of {} bytes", progress.done_bytes, progress.done_bytes + progress.left_bytes);
+    ///     ControlFlow::Continue(())
+    /// })?;
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn compact_range_with(
+        &self,
+        range: impl KeyRange,
+        mut watch: impl FnMut(CompactProgress) -> ControlFlow<()> + Send,
+    ) -> Result<()> {
         match range.into_bounds() {
-            (Included(lo), Excluded(hi)) if lo >= hi => Ok(()),
-            (Included(lo), Included(hi)) if lo > hi => Ok(()),
-            _ => self.engine.compact(),
+            (Bound::Unbounded, Bound::Unbounded) => self.engine.compact(None, &mut watch),
+            bounds => self.default_keyspace().compact_range_with(bounds, watch),
         }
     }
 

@@ -1,14 +1,14 @@
 //! A keyspace: an ordered map of its own within the database.
 
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
-use pebble_engine::{Bounds, KeyspaceId, Result};
+use pebble_engine::{Bounds, CompactProgress, KeyspaceId, Result, SizeEstimate};
 
 use crate::batch::WriteOptions;
 use crate::db::Db;
 use crate::iter::Iter;
-use crate::range::{KeyRange, prefix_bounds};
+use crate::range::{KeyRange, half_open, prefix_bounds};
 use crate::value::Value;
 
 /// One ordered key space. Cheap to clone; holds its database open.
@@ -89,6 +89,74 @@ impl Keyspace {
     /// [`Keyspace::delete`] with a say in how it is acknowledged.
     pub fn delete_with(&self, key: impl AsRef<[u8]>, options: &WriteOptions) -> Result<()> {
         self.db.engine().delete(self.id, key.as_ref(), options.durability())
+    }
+
+    /// Removes every key in `range`. Cost: as one put, however many keys there are; reads pass over the hole at once, and
+    /// its space comes back with the next flush, for tables that lie in it whole without reading them.
+    ///
+    /// ```
+    /// # fn main() -> pebble_db::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = pebble_db::Db::open(dir.path())?;
+    /// let logs = db.keyspace("logs")?;
+    /// for day in ["05-30", "05-31", "06-01"] {
+    ///     logs.put(day, "…")?;
+    /// }
+    /// logs.delete_range("05-".."06-")?;
+    /// assert_eq!(logs.iter()?.next().unwrap()?.0, "06-01");
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn delete_range(&self, range: impl KeyRange) -> Result<()> {
+        self.delete_range_with(range, &WriteOptions::default())
+    }
+
+    /// [`Keyspace::delete_range`] with a say in how it is acknowledged.
+    pub fn delete_range_with(&self, range: impl KeyRange, options: &WriteOptions) -> Result<()> {
+        match half_open(range.into_bounds()) {
+            Some((start, end)) => self.db.engine().delete_range(self.id, &start, &end, options.durability()),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes every key that begins with `prefix`. See [`Keyspace::delete_range`].
+    pub fn delete_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<()> {
+        self.delete_range(prefix_bounds(prefix.as_ref()))
+    }
+
+    /// Removes every key. See [`Keyspace::delete_range`]; [`Db::drop_keyspace`] removes the keyspace with them.
+    pub fn clear(&self) -> Result<()> {
+        self.db.engine().clear(self.id, WriteOptions::default().durability())
+    }
+
+    /// Merges the tables that hold keys of `range` into one run: reads are fastest then, and space that old versions and
+    /// deleted keys took is free again. Returns when it is done. Cost: reading and writing those tables once.
+    pub fn compact_range(&self, range: impl KeyRange) -> Result<()> {
+        self.compact_range_with(range, |_| ControlFlow::Continue(()))
+    }
+
+    /// [`Keyspace::compact_range`] that tells `watch` how far it is, every few thousand records, and ends when that
+    /// breaks; what was merged by then stays so.
+    pub fn compact_range_with(
+        &self,
+        range: impl KeyRange,
+        mut watch: impl FnMut(CompactProgress) -> ControlFlow<()> + Send,
+    ) -> Result<()> {
+        let Some((start, end)) = half_open(range.into_bounds()) else { return Ok(()) };
+        let range = pebble_engine::KeyRange { keyspace: self.id, start, end };
+        self.db.engine().compact(Some(&range), &mut watch)
+    }
+
+    /// About how much lies in `range`: bytes of tables to the exactness of a block or two, old versions and deleted keys
+    /// included until they are merged away. Cost: a few binary searches, whatever the range.
+    pub fn size_estimate(&self, range: impl KeyRange) -> Result<SizeEstimate> {
+        self.db.engine().estimate(self.id, range.into_bounds())
+    }
+
+    /// About how many keys have a value: exact when nothing was overwritten or deleted since the last merge, else
+    /// overwritten keys count each time. Cost: as [`Keyspace::size_estimate`].
+    pub fn approximate_len(&self) -> Result<u64> {
+        Ok(self.size_estimate(..)?.keys)
     }
 
     /// All entries in order, as they are now: later writes do not show.

@@ -59,8 +59,9 @@ pub use db::Db;
 pub use iter::Iter;
 pub use keyspace::Keyspace;
 pub use pebble_engine::{
-    Components, Compression, Corruption, Durability, Error, Executor, LevelStats, LogIo, PointIndex,
-    ReadMode, Recovery, RecoveryReport, Result, Stats, VerifyReport, limits,
+    CompactProgress, Components, Compression, Corruption, Durability, Error, Executor, LevelStats, LogIo,
+    PointIndex, Policy as CompactionPolicy, ReadMode, Recovery, RecoveryReport, Result, SizeEstimate,
+    StallReason, StallStats, Stats, VerifyReport, limits,
 };
 pub use range::KeyRange;
 pub use snapshot::Snapshot;

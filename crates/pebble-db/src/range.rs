@@ -2,7 +2,7 @@
 
 use std::ops::{Bound, Range, RangeFrom, RangeFull, RangeInclusive, RangeTo, RangeToInclusive};
 
-use pebble_engine::Bounds;
+use pebble_engine::{Bounds, limits};
 
 /// What [`Keyspace::range`](crate::Keyspace::range) takes: `..`, `a..b`, `a..=b`, `a..`, `..b`, `..=b` or a pair of
 /// [`Bound`]s, over anything that is bytes. No type has to be named.
@@ -69,9 +69,65 @@ pub(crate) fn prefix_bounds(prefix: &[u8]) -> Bounds {
     (Bound::Included(boxed(prefix)), upper.map_or(Bound::Unbounded, Bound::Excluded))
 }
 
+/// The first key within bounds and the first one behind them, an empty one for the end of the keyspace; `None` when no
+/// key can lie within.
+pub(crate) fn half_open(bounds: Bounds) -> Option<(Box<[u8]>, Box<[u8]>)> {
+    let start = match bounds.0 {
+        Bound::Unbounded => Box::default(),
+        Bound::Included(key) => key,
+        Bound::Excluded(key) => successor(key)?,
+    };
+    let end = match bounds.1 {
+        Bound::Unbounded => Box::default(),
+        // Nothing lies before the empty key.
+        Bound::Excluded(key) if key.is_empty() => return None,
+        Bound::Excluded(key) => key,
+        // Behind the last key there can be is the end of the keyspace.
+        Bound::Included(key) => successor(key).unwrap_or_default(),
+    };
+    (end.is_empty() || start < end).then_some((start, end))
+}
+
+/// The next key in order; `None` behind the last key there can be.
+fn successor(key: Box<[u8]>) -> Option<Box<[u8]>> {
+    let mut key = key.into_vec();
+    if key.len() < limits::KEY_LEN_MAX {
+        key.push(0);
+        return Some(key.into());
+    }
+    // A key of full length has no longer one behind it: the next is the next larger one of its prefixes.
+    match prefix_bounds(&key).1 {
+        Bound::Excluded(next) => Some(next),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bounds_of_any_kind_become_a_half_open_range() {
+        let text = |range: Option<(Box<[u8]>, Box<[u8]>)>| {
+            let text = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
+            range.map(|(start, end)| (text(&start), text(&end)))
+        };
+        let of = |range: (&str, &str)| Some((range.0.to_owned(), range.1.to_owned()));
+        assert_eq!(text(half_open((..).into_bounds())), of(("", "")));
+        assert_eq!(text(half_open(("b".."d").into_bounds())), of(("b", "d")));
+        assert_eq!(text(half_open(("b"..="d").into_bounds())), of(("b", "d\0")));
+        assert_eq!(
+            text(half_open((Bound::Excluded("b"), Bound::<&str>::Unbounded).into_bounds())),
+            of(("b\0", ""))
+        );
+        for empty in [("d".."b").into_bounds(), ("b".."b").into_bounds(), (.."").into_bounds()] {
+            assert_eq!(half_open(empty), None);
+        }
+        let longest = vec![7; limits::KEY_LEN_MAX];
+        assert_eq!(successor(longest.clone().into()).unwrap().len(), limits::KEY_LEN_MAX);
+        assert!(*successor(longest.clone().into()).unwrap() > *longest);
+        assert_eq!(successor(vec![255; limits::KEY_LEN_MAX].into()), None);
+    }
 
     #[test]
     fn a_prefix_ends_before_the_next_larger_one() {

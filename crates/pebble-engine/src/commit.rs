@@ -7,7 +7,8 @@
 //!        ├─ LogWriter::append . encodes the records in the mapped segment: the one copy, no system call
 //!        ├─ MemtableWriter::insert, once a record: an index entry that points into the segment
 //!        └ unlock
-//!        └─ publish .......... buffered: at once.   sync: when the log is durable up to here (one fdatasync for all)
+//!        ├─ publish .......... buffered: at once.   sync: when the log is durable up to here (one fdatasync for all)
+//!        └─ sleep_off ........ when flushes or merges are behind: see pace.rs
 //! ```
 //!
 //! # What is visible, and when
@@ -18,6 +19,7 @@
 //!
 //! # When something fails
 //!
+//! - Flushes or merges are so far behind that the write would have to wait: it does, or is refused, as the caller chose.
 //! - The append finds no space: nothing was written to the memtable, nothing is visible; the next write tries
 //!   again.
 //! - The sync fails: everything from the last durable commit on stays invisible, its callers get `CommitUnknown`,
@@ -25,6 +27,7 @@
 //!   ATC'20).
 //! - A panic inside the lock stops writing too: the commit may be half in the memtable, and stays invisible.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, MutexGuard};
 
 use pebble_format::log::LogPosition;
@@ -34,8 +37,10 @@ use pebble_wal::LogWriter;
 
 use crate::core::Core;
 use crate::error::{Error, Result};
-use crate::options::{Durability, Executor, SEALED_MAX};
+use crate::options::{Durability, Executor, RANGE_DELETES_MAX, SEALED_MAX};
+use crate::pace::Owed;
 use crate::state::{ReadState, Sealed};
+use crate::stats::StallReason;
 
 /// Log segments that one memtable may point into: half of what it has positions for, so that the one oversized segment
 /// of a huge batch always fits behind them.
@@ -48,6 +53,8 @@ pub(crate) enum Write<'a> {
     One { keyspace: KeyspaceId, key: &'a [u8], kind: Kind, value: &'a [u8] },
     /// Records that are encoded already; they get their sequence numbers while they are copied.
     Batch(&'a RecordBatch),
+    /// A range delete of all that is in a keyspace, also in one that is being dropped.
+    Clear(KeyspaceId),
 }
 
 impl Write<'_> {
@@ -59,6 +66,19 @@ impl Write<'_> {
                 Ok((record::encoded_len(key.len(), value.len()), 1))
             }
             Self::Batch(batch) => Ok((batch.bytes().len(), batch.count())),
+            Self::Clear(_) => Ok((record::encoded_len(0, 0), 1)),
+        }
+    }
+
+    /// Whether it writes to one of these keyspaces.
+    fn any_in(&self, dropped: &BTreeSet<KeyspaceId>) -> bool {
+        match self {
+            Self::One { keyspace, .. } => dropped.contains(keyspace),
+            Self::Batch(batch) => {
+                let records = record::records(batch.bytes()).filter_map(std::result::Result::ok);
+                records.into_iter().any(|(_, record)| dropped.contains(&record.keyspace()))
+            }
+            Self::Clear(_) => false,
         }
     }
 
@@ -70,6 +90,10 @@ impl Write<'_> {
                 debug_assert!(encoded.is_ok(), "the lengths were checked by `size`");
             }
             Self::Batch(batch) => batch.copy_stamped(to, first),
+            Self::Clear(keyspace) => {
+                let encoded = record::encode(to, keyspace, b"", Trailer::new(first, Kind::RangeDelete), b"");
+                debug_assert!(encoded.is_ok(), "the lengths were given by `size`");
+            }
         }
     }
 }
@@ -83,16 +107,48 @@ pub(crate) struct Committer {
     pub(crate) segments: usize,
     /// Where the last sync commit ends. Behind it nothing is visible before the log is durable up to it.
     pub(crate) sync_end: LogPosition,
+    /// Keyspaces that were dropped since the open, whose handles may still be about.
+    pub(crate) dropped: BTreeSet<KeyspaceId>,
+    pub(crate) owed: Owed,
+}
+
+/// What a write does where it would have to wait.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// It waits.
+    Waits,
+    /// It gives the reason instead, and changes nothing.
+    Refuses,
 }
 
 impl Core {
     /// Commits one write. Returns when it is acknowledged as `durability` says, and visible.
+    #[inline]
     pub(crate) fn commit(&self, write: Write<'_>, durability: Durability) -> Result<()> {
+        self.commit_with(write, durability, Patience::Waits)
+    }
+
+    /// As [`Core::commit`], or refused with `Stalled` where that would have to wait for flushes or merges.
+    pub(crate) fn commit_with(
+        &self,
+        write: Write<'_>,
+        durability: Durability,
+        patience: Patience,
+    ) -> Result<()> {
         let (len, count) = write.size()?;
         if count == 0 {
             return self.status.check_writable();
         }
-        let mut committer = self.make_room(self.lock_commit()?, len)?;
+        let committer = self.lock_commit()?;
+        if !committer.dropped.is_empty() && write.any_in(&committer.dropped) {
+            return Err(Error::invalid("the keyspace was dropped"));
+        }
+        if patience == Patience::Refuses
+            && let Some(reason) = self.would_stall(&committer.owed)
+        {
+            return Err(Error::Stalled { reason });
+        }
+        let mut committer = self.make_room(committer, len, patience)?;
         let first = committer.next_seqno;
         let last = first.checked_add(u64::from(count) - 1).filter(|last| *last < Seqno::MAX);
         let last = last.ok_or_else(|| Error::invalid("sequence numbers are used up"))?;
@@ -106,7 +162,12 @@ impl Core {
             return Err(error);
         }
         self.counters.committed(count, len);
-        self.publish(committer, last, appended.end, durability)
+        let slept = self.charge(&mut committer.owed, len);
+        self.publish(committer, last, appended.end, durability)?;
+        if let Some(until) = slept {
+            self.sleep_off(until);
+        }
+        Ok(())
     }
 
     /// The commit lock. After a panic of a holder writing has stopped: its commit may be half done.
@@ -127,16 +188,23 @@ impl Core {
         &'a self,
         mut committer: MutexGuard<'a, Committer>,
         len: usize,
+        patience: Patience,
     ) -> Result<MutexGuard<'a, Committer>> {
         loop {
             let full = self.memtable_len.is_reached(committer.memtable.shared(), len)
-                || committer.fills_its_segment(len, self.memtable_len.log);
+                || committer.fills_its_segment(len, self.memtable_len.log)
+                || committer.memtable.shared().range_delete_count() >= RANGE_DELETES_MAX;
             if !full && committer.segments < SEGMENTS_MAX {
                 return Ok(committer);
             }
             if self.state.load().sealed.len() < SEALED_MAX {
                 self.seal_memtable(&mut committer)?;
+                self.update_pace();
                 return Ok(committer);
+            }
+            if patience == Patience::Refuses && self.executor == Executor::Threads {
+                self.work.wake_flush();
+                return Err(Error::Stalled { reason: StallReason::Flush });
             }
             committer = self.wait_for_flush(committer)?;
         }
@@ -147,7 +215,7 @@ impl Core {
         &'a self,
         committer: MutexGuard<'a, Committer>,
     ) -> Result<MutexGuard<'a, Committer>> {
-        let _stalled = self.counters.stall(&*self.clock);
+        let _stalled = self.counters.stall(&*self.clock, StallReason::Flush);
         match self.executor {
             Executor::Inline => {
                 drop(committer);

@@ -1,72 +1,302 @@
-//! Merging runs: ask the plan, move the records, install the outcome.
+//! Merging: ask the plan, move the records, install the outcome.
 //!
-//! Threading: one merge at a time, under `Core::compacting`, beside flushes. A flush adds a run that is newer than
-//! all of a merge's inputs, and a merge replaces adjacent runs by one at the same place in time: so neither
-//! disturbs the other.
+//! ```text
+//!   next_merge ─► Move ────────────────────────────────────────────────► install: the tables change their level
+//!              └► Merge ─► parts by key range, one a core ─► run ─► join ─► install: the outcome replaces its inputs
+//! ```
+//!
+//! Threading: several merges at a time, beside flushes; [`Merges`](crate::merges::Merges) keeps them apart. A flush adds a
+//! run that is newer than everything; a merge takes all that is older than its newest input at every key that it takes,
+//! down to where its outcome goes. So neither disturbs the order of the other.
 
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
 
-use pebble_compaction::{Plan, Policy, plan};
-use pebble_cursor::Merge;
-use pebble_format::HeadPrefix;
-use pebble_manifest::Edit;
-use pebble_sstable::Compression;
+use pebble_compaction::{
+    Hints, Input, KeyRange, Plan, RangePlan, Reason, cuts_for, plan, plan_range, splits,
+};
+use pebble_cursor::{Merge, RangeDeletes};
+use pebble_format::manifest::LAST_LEVEL;
+use pebble_format::{HeadPrefix, OwnedKey};
+use pebble_manifest::{Edit, NewRun, TableMeta, Version};
+use pebble_sstable::{Compression, Table, TableInfo};
 
 use crate::core::Core;
-use crate::error::Result;
-use crate::flush::new_run;
+use crate::error::{Error, Result};
+use crate::flush::table_meta;
+use crate::install::InstallError;
 use crate::iter::Child;
+use crate::merges::Running;
+use crate::options::{Executor, SEALED_MAX};
+use crate::state::RunTables;
 use crate::sync::lock;
-use crate::tables::RunRules;
+use crate::tables::{NewTables, RunRules};
+
+/// How long a merge holds before it looks again whether flushes have caught up.
+const YIELD: Duration = Duration::from_millis(1);
+
+/// Bytes of input from which a merge is parted over the cores.
+const PART_LEN_MIN: u64 = 64 << 20;
+
+/// What became of the next planned merge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// There was none.
+    Nothing,
+    /// It was carried out.
+    Done,
+    /// It was for a rest, and writes came.
+    GivenUp,
+}
+
+/// How far a compaction that a user asked for is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompactProgress {
+    /// Bytes of tables that were merged so far.
+    pub done_bytes: u64,
+    /// Bytes of tables that are still to be merged, as known now.
+    pub left_bytes: u64,
+}
+
+impl Step {
+    pub(crate) fn is_done(self) -> bool {
+        self == Self::Done
+    }
+}
 
 impl Core {
-    /// Carries out the next planned merge; says whether there was one.
-    pub(crate) fn compact_planned(&self) -> Result<bool> {
-        let _one_at_a_time = lock(&self.compacting);
-        self.status.check_writable()?;
-        let policy = Policy { runs_max: self.options.runs_max, ..Policy::default() };
-        let Some(plan) = plan(&self.state.load().tree.version, &policy) else { return Ok(false) };
-        self.merge(&plan)?;
-        Ok(true)
-    }
-
-    /// Merges all runs into one.
-    pub(crate) fn compact_all(&self) -> Result<()> {
-        let _one_at_a_time = lock(&self.compacting);
-        self.status.check_writable()?;
-        let plan = {
-            let state = self.state.load();
-            let runs: Vec<u64> = state.tree.version.runs().map(|run| run.id()).collect();
-            Plan { runs, bottom: true }
+    /// Carries out the next planned merge. With `idle`, merges that only pay while no writes come count too, and end
+    /// early when some do.
+    pub(crate) fn compact_planned(&self, idle: bool) -> Result<Step> {
+        let policy = self.options.policy();
+        let written = self.visible.get();
+        let wanted = self.wanted.list();
+        let hints = Hints { idle, wanted: &wanted, ..self.hints() };
+        let next = self.next_merge(|tree, busy| plan(&tree.version, busy, &policy, &hints))?;
+        let Some(running) = next else {
+            self.wanted.forget(&wanted);
+            return Ok(Step::Nothing);
         };
-        if plan.runs.is_empty() { Ok(()) } else { self.merge(&plan) }
+        // There may be another one for another worker.
+        self.work.wake_compaction();
+        let only_idle = matches!(running.plan, Plan::Merge { reason: Reason::Idle, .. });
+        let stop = || self.work.is_stopping() || only_idle && self.visible.get() != written;
+        match self.carry_out(running, &stop) {
+            // Given up because writes came: what it was for can wait.
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::Interrupted && only_idle => {
+                Ok(Step::GivenUp)
+            }
+            done => done.map(|()| Step::Done),
+        }
     }
 
-    fn merge(&self, plan: &Plan) -> Result<()> {
-        let tree = Arc::clone(&self.state.load().tree);
-        let inputs: Vec<_> =
-            tree.version.runs().zip(&tree.runs).filter(|(run, _)| plan.runs.contains(&run.id())).collect();
-        let removed: Vec<u64> =
-            inputs.iter().flat_map(|(run, _)| run.tables()).map(|meta| meta.number).collect();
-        let read: u64 = inputs.iter().flat_map(|(run, _)| run.tables()).map(|meta| meta.len).sum();
-        let newest = inputs.iter().map(|(run, _)| run.id()).max().unwrap_or_default();
+    /// Carries out what is due, where the caller of a flush is the executor. A merge that fails leaves the tree as it was,
+    /// and is planned again after the next flush.
+    pub(crate) fn merge_inline(&self) {
+        loop {
+            match self.compact_planned(false) {
+                Ok(Step::Done) => {}
+                Ok(Step::Nothing | Step::GivenUp) => return,
+                Err(error) => {
+                    return tracing::warn!(%error, "merge failed; it is tried again after the next flush");
+                }
+            }
+        }
+    }
 
-        let bounds =
-            inputs.iter().flat_map(|(_, tables)| tables.iter()).map(|table| (table.first(), table.last()));
-        let first = bounds.clone().map(|(first, _)| first).min();
-        let last = bounds.map(|(_, last)| last).max();
-        let prefix = first.zip(last).map(|(first, last)| HeadPrefix::between(first.as_ref(), last.as_ref()));
-        let children = inputs.iter().map(|(_, tables)| Child::run(tables)).collect();
-        let mut cursor = Merge::with_prefix(children, prefix.unwrap_or_default());
-        let compression = if plan.bottom { self.options.compression } else { Compression::None };
-        let snapshots = self.snapshots.list();
-        let stop = || self.work.is_stopping();
-        let rules = RunRules { snapshots: &snapshots, bottom: plan.bottom, compression, stop: &stop };
-        let (written, outputs) = self.write_run(&mut cursor, &rules)?;
-        let bytes = written.iter().map(|table| table.len).sum();
-        let edit = Edit { added_runs: new_run(0, newest, written), removed, ..Edit::default() };
-        self.install_or_clean(edit, None, outputs)?;
-        self.counters.compacted(read, bytes);
+    /// Merges everything in a range of keys that was written so far into one run of the last level.
+    pub(crate) fn compact_range(
+        &self,
+        range: Option<&KeyRange>,
+        watch: &mut (dyn FnMut(CompactProgress) -> ControlFlow<()> + Send),
+    ) -> Result<()> {
+        let upto = self.flush_all()?;
+        let mut progress = CompactProgress { done_bytes: 0, left_bytes: 0 };
+        loop {
+            let mut waits = false;
+            let next = self.next_merge(|tree, busy| {
+                match plan_range(&tree.version, busy, &self.hints(), range, upto) {
+                    RangePlan::Next { plan, left_bytes } => {
+                        progress.left_bytes = left_bytes;
+                        Some(plan)
+                    }
+                    RangePlan::Wait => {
+                        waits = true;
+                        None
+                    }
+                    RangePlan::Done => None,
+                }
+            })?;
+            if next.is_none() && !waits {
+                return Ok(());
+            }
+            if watch(progress).is_break() {
+                return Ok(());
+            }
+            match next {
+                None => _ = self.merges.wait_for_one(),
+                Some(running) => {
+                    let bytes = running.len_bytes();
+                    let watch = Mutex::new(&mut *watch);
+                    let stop = || self.work.is_stopping() || lock(&watch)(progress).is_break();
+                    match self.carry_out(running, &stop) {
+                        Err(Error::Io(error))
+                            if error.kind() == io::ErrorKind::Interrupted && !self.work.is_stopping() =>
+                        {
+                            return Ok(());
+                        }
+                        done => done?,
+                    }
+                    progress.done_bytes += bytes;
+                }
+            }
+        }
+    }
+
+    /// What the planner has to know beside the tree.
+    pub(crate) fn hints(&self) -> Hints<'static> {
+        let newest = self.visible.get();
+        Hints { newest, oldest_reader: self.snapshots.oldest().unwrap_or(newest), ..Hints::default() }
+    }
+
+    /// Carries out a plan. `stop` is asked now and then whether to give up, with an error of kind `Interrupted`.
+    pub(crate) fn carry_out(&self, running: Running<'_>, stop: &(dyn Fn() -> bool + Sync)) -> Result<()> {
+        match &running.plan {
+            Plan::Move { tables, to } => self.relocate(&running, tables, *to),
+            Plan::Merge { inputs, to, bottom, .. } => self.merge(&running, inputs, *to, *bottom, stop),
+        }?;
+        self.wake_after_change();
         Ok(())
     }
+
+    /// The tables go to another level as they are.
+    fn relocate(&self, running: &Running<'_>, numbers: &[u64], to: u8) -> Result<()> {
+        let by_number: HashMap<u64, _> =
+            running.tree.version.tables().map(|meta| (meta.number, meta)).collect();
+        let found = numbers.iter().filter_map(|number| by_number.get(number));
+        let tables: Vec<TableMeta> = found.map(|meta| (***meta).clone()).collect();
+        let edit = |version: &Version| self.outcome(version, numbers.to_vec(), to, tables);
+        self.install(edit, None).map_err(InstallError::into_cause)
+    }
+
+    fn merge(
+        &self,
+        running: &Running<'_>,
+        inputs: &[Input],
+        to: u8,
+        bottom: bool,
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<()> {
+        let tree = &running.tree;
+        let runs: Vec<RunTables> = inputs.iter().map(|input| tables_of(tree, input)).collect();
+        let read: u64 = runs.iter().flat_map(|run| run.iter()).map(|table| table.len()).sum();
+        let deletes = runs.iter().flat_map(|run| run.iter()).flat_map(|table| table.range_deletes().iter());
+        let range_deletes: RangeDeletes = deletes.cloned().collect();
+        // Where the borders of the last level are, so that later merges find them again.
+        let cut_len_min = self.options.cut_len_min(to);
+        let cut_at = cuts_for(&tree.version, &running.plan, if to == LAST_LEVEL { 0 } else { cut_len_min });
+        let begun = self.clock.now();
+        let snapshots = self.snapshots.list();
+        let rules = RunRules {
+            snapshots: &snapshots,
+            range_deletes: &range_deletes,
+            bottom,
+            compression: if bottom { self.options.compression } else { Compression::None },
+            cut_at: &cut_at,
+            cut_len_min,
+            stop: &|| self.must_yield(stop),
+        };
+        let parts = if read >= PART_LEN_MIN { self.options.merge_threads } else { 1 };
+        let borders = splits(&running.plan, &tree.version, parts);
+        let (written, outputs) = self.move_in_parts(&runs, &borders, &rules)?;
+        let bytes = written.iter().map(|table| table.len).sum();
+        let metas = written.into_iter().map(table_meta).collect();
+        let removed: Vec<u64> = running.plan.tables().collect();
+        self.install_or_clean(|version| self.outcome(version, removed, to, metas), None, outputs)?;
+        self.counters.compacted(read, bytes);
+        self.pace.merged(read, self.clock.now().saturating_sub(begun));
+        Ok(())
+    }
+
+    /// Moves the records of `runs`, in as many parts as the borders make, each with a thread of its own.
+    fn move_in_parts<'a>(
+        &'a self,
+        runs: &[RunTables],
+        borders: &[OwnedKey],
+        rules: &RunRules<'_>,
+    ) -> Result<(Vec<TableInfo>, NewTables<'a>)> {
+        let lows = std::iter::once(None).chain(borders.iter().map(Some));
+        let highs = borders.iter().map(Some).chain([None]);
+        let parts: Vec<_> = lows.zip(highs).collect();
+        let one = |range| self.write_run(&mut merge_of(runs), rules, range);
+        let done: Vec<Result<_>> = match self.executor {
+            Executor::Threads if parts.len() > 1 => thread::scope(|scope| {
+                let spawned: Vec<_> = parts.iter().map(|range| scope.spawn(|| one(*range))).collect();
+                let joined = spawned.into_iter().map(|thread| thread.join());
+                joined.map(|part| part.unwrap_or_else(|_| Err(self.part_panicked()))).collect()
+            }),
+            _ => parts.iter().map(|range| one(*range)).collect(),
+        };
+        let mut tables = Vec::new();
+        let mut outputs = NewTables::new(&self.tables);
+        for part in done {
+            let (written, created) = part?;
+            tables.extend(written);
+            outputs.join(created);
+        }
+        Ok((tables, outputs))
+    }
+
+    /// A panic stops writing, as one in any background thread does.
+    fn part_panicked(&self) -> Error {
+        let panic = Error::Background { what: "a part of a merge".into() };
+        self.status.stop(&panic);
+        panic
+    }
+
+    /// Asked by a merge now and then: whether to give up. It holds the merge while flushes are behind, for they go first
+    /// where cores are few; a flush that cannot go on is not waited for, since a merge may free the space that it lacks.
+    fn must_yield(&self, stop: &(dyn Fn() -> bool + Sync)) -> bool {
+        while self.executor == Executor::Threads
+            && self.state.load().sealed.len() >= SEALED_MAX
+            && self.status.flush_blocked().is_none()
+            && self.status.check_writable().is_ok()
+            && !stop()
+        {
+            self.clock.sleep(YIELD);
+        }
+        stop()
+    }
+
+    /// The edit that puts `tables` in the place of `removed`.
+    fn outcome(&self, version: &Version, removed: Vec<u64>, to: u8, tables: Vec<TableMeta>) -> Result<Edit> {
+        if tables.is_empty() {
+            return Ok(Edit { removed, ..Edit::default() });
+        }
+        let rest = version.apply(&Edit { removed: removed.clone(), ..Edit::default() })?;
+        let run = rest.place(to, &tables).unwrap_or_else(|| self.tables.new_number());
+        Ok(Edit { added_runs: vec![NewRun { level: to, run, tables }], removed, ..Edit::default() })
+    }
+}
+
+/// The open tables of an input.
+fn tables_of(tree: &crate::state::Tree, input: &Input) -> RunTables {
+    let run = tree.version.runs().zip(&tree.runs).find(|(run, _)| run.id() == input.run);
+    let tables = run.map(|(_, tables)| &**tables).unwrap_or_default();
+    let taken: HashSet<u64> = input.tables.iter().copied().collect();
+    tables.iter().filter(|table| taken.contains(&table.number())).cloned().collect()
+}
+
+/// All records of these runs, in order.
+fn merge_of(runs: &[RunTables]) -> Merge<Child> {
+    let bounds = || runs.iter().flat_map(|run| run.iter());
+    let first = bounds().map(|table: &Arc<Table>| table.first()).min();
+    let last = bounds().map(|table| table.last()).max();
+    let prefix = first.zip(last).map(|(first, last)| HeadPrefix::between(first.as_ref(), last.as_ref()));
+    Merge::with_prefix(runs.iter().map(Child::run).collect(), prefix.unwrap_or_default())
 }

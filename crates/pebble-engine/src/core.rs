@@ -4,11 +4,12 @@
 //!   commit (lock)   log's end, memtable's writer, next seqno        commit.rs
 //!   state           the picture that readers load                   state.rs
 //!   manifest (lock) the log of edits                                install.rs
-//!   flushing, compacting (locks)  one of each at a time             flush.rs, compact.rs
+//!   flushing (lock) one flush at a time             flush.rs
+//!   merges (lock)   which tables are being merged   merges.rs
 //! ```
 //!
-//! Threading, the order of locks: `compacting`, then `flushing`, then `manifest`, then `commit`, then the change lock
-//! inside `state`. Nobody takes an earlier one while he holds a later one.
+//! Threading, the order of locks: `flushing`, then `merges`, then `manifest`, then `commit`, then the change lock inside
+//! `state`. Nobody takes an earlier one while he holds a later one.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};
@@ -21,7 +22,9 @@ use crate::commit::Committer;
 use crate::error::Result;
 use crate::install::Manifest;
 use crate::keyspaces::Keyspaces;
+use crate::merges::Merges;
 use crate::options::{Executor, MemtableLen, Options, ReadMode};
+use crate::pace::Pace;
 use crate::recover::RecoveryReport;
 use crate::snapshots::Snapshots;
 use crate::state::{State, Visible};
@@ -29,6 +32,7 @@ use crate::stats::{Counters, LevelStats, Stats};
 use crate::status::Status;
 use crate::sync::lock;
 use crate::tables::Tables;
+use crate::wanted::WantedRanges;
 use crate::work::Work;
 
 /// An open database without its threads and its last will.
@@ -49,7 +53,10 @@ pub(crate) struct Core {
     pub(crate) visible: Visible,
     pub(crate) manifest: Mutex<Manifest>,
     pub(crate) flushing: Mutex<()>,
-    pub(crate) compacting: Mutex<()>,
+    pub(crate) merges: Merges,
+    /// Key ranges that readers found full of what they could not be shown.
+    pub(crate) wanted: Arc<WantedRanges>,
+    pub(crate) pace: Pace,
 
     pub(crate) tables: Tables,
     pub(crate) keyspaces: Keyspaces,
@@ -84,11 +91,14 @@ impl Core {
         let mut stats = Stats::default();
         self.counters.fill(&mut stats);
         let state = self.state.load_full();
-        let memtables =
-            || std::iter::once(&state.memtable).chain(state.sealed.iter().map(|sealed| &sealed.memtable));
-        stats.memtable_records = memtables().map(|memtable| memtable.len()).sum();
-        stats.memtable_index_bytes = memtables().map(|memtable| memtable.memory()).sum();
+        stats.memtable_records = state.memtables().map(|memtable| memtable.len()).sum();
+        stats.memtable_index_bytes = state.memtables().map(|memtable| memtable.memory()).sum();
         stats.sealed_memtables = state.sealed.len();
+        let in_memtables = state.memtables().map(|memtable| memtable.range_delete_count());
+        let in_tables = state.tree.range_deletes.iter().map(|(_, deletes)| deletes.len());
+        stats.range_deletes = in_memtables.chain(in_tables).sum();
+        stats.debt_bytes = self.pace.debt();
+        stats.merges_running = self.merges.running();
         for run in state.tree.version.runs() {
             if stats.levels.last().is_none_or(|level| level.level != run.level()) {
                 stats.levels.push(LevelStats { level: run.level(), ..LevelStats::default() });

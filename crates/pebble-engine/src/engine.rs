@@ -1,17 +1,20 @@
 //! The handle: what the facade calls, and what ends the engine when the last handle goes.
 
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use pebble_compaction::KeyRange;
 use pebble_format::{KeyspaceId, Kind, Pinned, RecordBatch, Seqno};
 use pebble_manifest::Edit;
 use pebble_sstable::VerifyReport;
 
-use crate::commit::{SEGMENTS_MAX, Write};
+use crate::commit::{Patience, SEGMENTS_MAX, Write};
+use crate::compact::{CompactProgress, Step};
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::estimate::SizeEstimate;
 use crate::iter::{Bounds, Iter};
 use crate::options::{Components, Durability, Executor, Options};
 use crate::recover::RecoveryReport;
@@ -71,9 +74,34 @@ impl Engine {
         self.core.commit(Write::One { keyspace, key, kind: Kind::Delete, value: b"" }, durability)
     }
 
+    /// Removes every key from `start` up to `end`, which is excluded; an empty `end` means the end of the keyspace. Cost:
+    /// as one put.
+    pub fn delete_range(
+        &self,
+        keyspace: KeyspaceId,
+        start: &[u8],
+        end: &[u8],
+        durability: Durability,
+    ) -> Result<()> {
+        let mut batch = RecordBatch::new();
+        batch.delete_range(keyspace, start, end)?;
+        self.core.commit(Write::Batch(&batch), durability)
+    }
+
+    /// Removes every key of a keyspace. Cost: as one put.
+    pub fn clear(&self, keyspace: KeyspaceId, durability: Durability) -> Result<()> {
+        self.core.commit(Write::Clear(keyspace), durability)
+    }
+
     /// Applies a batch whole.
     pub fn write(&self, batch: &RecordBatch, durability: Durability) -> Result<()> {
         self.core.commit(Write::Batch(batch), durability)
+    }
+
+    /// As [`Engine::write`], but where that would have to wait for flushes or merges it gives `Stalled` with the reason,
+    /// at once and with nothing changed. A wait for a sync is no such wait.
+    pub fn try_write(&self, batch: &RecordBatch, durability: Durability) -> Result<()> {
+        self.core.commit_with(Write::Batch(batch), durability, Patience::Refuses)
     }
 
     /// The value of `key`, now or in `snapshot`.
@@ -94,7 +122,7 @@ impl Engine {
             Some(snapshot) => (self.core.state.load_full(), snapshot.seqno()),
             None => self.core.state.consistent(&self.core.visible),
         };
-        Ok(Iter::new(state, keyspace, sane(bounds), seqno))
+        Ok(Iter::new(state, Arc::clone(&self.core.wanted), keyspace, sane(bounds), seqno))
     }
 
     /// The present state, to be read later.
@@ -105,6 +133,12 @@ impl Engine {
     /// The keyspace with this name, made if it is not there.
     pub fn keyspace(&self, name: &str) -> Result<KeyspaceId> {
         self.core.keyspace(name)
+    }
+
+    /// Drops the keyspace with this name and all that is in it; false if there is none. Durable on return. Later writes to
+    /// it are refused with `InvalidArgument`, until the name is made anew, with another number. Cost: a flush.
+    pub fn drop_keyspace(&self, name: &str) -> Result<bool> {
+        self.core.drop_keyspace(name)
     }
 
     /// The names of all keyspaces, sorted.
@@ -122,15 +156,25 @@ impl Engine {
         self.core.flush_all().map(|_| ())
     }
 
-    /// Flushes, and merges all runs into one.
-    pub fn compact(&self) -> Result<()> {
-        self.core.flush_all()?;
-        self.core.compact_all()
+    /// Flushes, and merges what lies in a range of keys (`None`: everything) into one run, without what no reader needs.
+    /// `watch` is told how far it is, now and then, and may end it: what was merged by then stays so.
+    pub fn compact(
+        &self,
+        range: Option<&KeyRange>,
+        watch: &mut (dyn FnMut(CompactProgress) -> ControlFlow<()> + Send),
+    ) -> Result<()> {
+        self.core.compact_range(range, watch)
     }
 
-    /// Carries out one planned merge where the caller is the executor; says whether there was one.
-    pub fn step(&self) -> Result<bool> {
-        self.core.compact_planned()
+    /// Carries out one planned merge where the caller is the executor; says whether there was one. With `idle`, also one
+    /// that only pays while no writes come.
+    pub fn step(&self, idle: bool) -> Result<bool> {
+        self.core.compact_planned(idle).map(Step::is_done)
+    }
+
+    /// What lies within bounds of a keyspace, more or less. Cost: a few binary searches, whatever the range.
+    pub fn estimate(&self, keyspace: KeyspaceId, bounds: Bounds) -> Result<SizeEstimate> {
+        self.core.estimate(keyspace, &sane(bounds))
     }
 
     /// Reads and checks every table; a report for each.
@@ -187,7 +231,7 @@ impl LastWill {
             drop(thread.join());
         }
         // A merge that a user's thread runs is told to stop too, and waited for here.
-        let _no_merge = lock(&core.compacting);
+        core.merges.close();
         let closed = core.close_log();
         core.refuse_everything();
         let _no_flush = lock(&core.flushing);

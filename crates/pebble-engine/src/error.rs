@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use pebble_format::Corruption;
 
+use crate::stats::StallReason;
+
 /// Result of every call on a database.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -58,6 +60,12 @@ pub enum Error {
         /// What stopped it.
         cause: Arc<Error>,
     },
+    /// A write that was not to wait would have had to. It was not applied: try again, or write less.
+    #[error("the write would have to wait: {reason}")]
+    Stalled {
+        /// What is behind.
+        reason: StallReason,
+    },
     /// Whether this commit is durable cannot be known: syncing the log failed. It is not visible now; after a
     /// reopen it is there whole or not at all. It is never retried.
     #[error("commit unknown: {cause}")]
@@ -91,7 +99,7 @@ impl Error {
 
     /// Whether the same call may succeed later without reopening.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Io(_) | Self::NoSpace(_) | Self::Locked { .. })
+        matches!(self, Self::Io(_) | Self::NoSpace(_) | Self::Locked { .. } | Self::Stalled { .. })
     }
 
     pub(crate) fn invalid(message: impl Into<Box<str>>) -> Self {

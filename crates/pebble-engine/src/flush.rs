@@ -10,20 +10,27 @@
 //! Threading: one flush at a time, oldest first, under `Core::flushing`; so runs are added in the order of time,
 //! and the log is given back from its old end.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
+use pebble_compaction::cuts;
 use pebble_cursor::Cursor;
 use pebble_format::Seqno;
 use pebble_format::log::LogPosition;
-use pebble_manifest::{Edit, NewRun, TableMeta};
+use pebble_manifest::{Edit, NewRun, TableMeta, Version};
+use pebble_memtable::Memtable;
 use pebble_sstable::{Compression, TableInfo};
 
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::install::InstallError;
+use crate::options::Executor;
 use crate::state::Sealed;
 use crate::sync::lock;
-use crate::tables::{NewTables, RunRules};
+use crate::tables::{KeyRange, NewTables, RunRules};
+
+/// The part of a full memtable that is worth a table of its own when no more writes come.
+const REST_PART: usize = 16;
 
 impl Core {
     /// Flushes the oldest sealed memtable, if there is one; says whether there was.
@@ -51,12 +58,23 @@ impl Core {
             self.wait_durable(end)?;
             self.visible.raise(sealed.last_seqno);
         }
-        let bottom = self.state.load().tree.runs.is_empty();
-        let mut cursor = sealed.memtable.cursor();
+        let begun = self.clock.now();
+        let tree = Arc::clone(&self.state.load().tree);
+        let memtable = &sealed.memtable;
+        let log_bytes = memtable.log_bytes() as u64;
         let snapshots = self.snapshots.list();
-        let rules =
-            RunRules { snapshots: &snapshots, bottom, compression: Compression::None, stop: &|| false };
-        let (written, outputs) = self.write_run(&mut cursor, &rules)?;
+        let cut_len_min = self.options.cut_len_min(0);
+        let rules = RunRules {
+            snapshots: &snapshots,
+            range_deletes: &memtable.range_deletes().unwrap_or_default(),
+            // A merge that runs beside it only takes records down, to where this looks too.
+            bottom: is_clear(&tree.version, memtable),
+            compression: Compression::None,
+            cut_at: &cuts(&tree.version, log_bytes, cut_len_min),
+            cut_len_min,
+            stop: &|| false,
+        };
+        let (written, outputs) = self.write_run(&mut memtable.cursor(), &rules, (None, None))?;
         let bytes = written.iter().map(|table| table.len).sum();
         let edit = Edit {
             added_runs: new_run(0, self.tables.new_number(), written),
@@ -67,24 +85,39 @@ impl Core {
             flushed_seqno: Some(sealed.last_seqno),
             ..Edit::default()
         };
-        self.install_or_clean(edit, Some(sealed), outputs)?;
+        self.install_or_clean(|_| Ok(edit), Some(sealed), outputs)?;
         self.counters.flushed(bytes);
-        self.work.wake_compaction();
+        self.pace.flushed(log_bytes, self.clock.now().saturating_sub(begun));
+        // The flush stands, whatever becomes of the rest.
+        if let Err(error) = self.drop_covered() {
+            tracing::warn!(%error, "tables under a range delete stay until a merge");
+        }
+        self.wake_after_change();
+        if self.executor == Executor::Inline {
+            self.merge_inline();
+        }
         Ok(())
+    }
+
+    /// After the tree or the memtables changed: merges are looked for, and writers paced anew.
+    pub(crate) fn wake_after_change(&self) {
+        self.update_pace();
+        self.work.wake_compaction();
     }
 
     /// Writes a run. One whose sync fails is written once more, under new numbers; after a second failure nothing
     /// more is written at all.
     pub(crate) fn write_run(
         &self,
-        input: &mut dyn Cursor,
+        input: &mut impl Cursor,
         rules: &RunRules<'_>,
+        range: KeyRange<'_>,
     ) -> Result<(Vec<TableInfo>, NewTables<'_>)> {
         let mut outputs = NewTables::new(&self.tables);
-        let mut written = self.tables.write_run(input, &mut outputs, rules);
+        let mut written = self.tables.write_run(input, &mut outputs, rules, range);
         if written.is_err() && outputs.sync_failed() {
             outputs = NewTables::new(&self.tables);
-            written = self.tables.write_run(input, &mut outputs, rules);
+            written = self.tables.write_run(input, &mut outputs, rules, range);
             if let Err(error) = &written
                 && outputs.sync_failed()
             {
@@ -97,7 +130,7 @@ impl Core {
     /// Installs, and decides what becomes of the new tables when that fails.
     pub(crate) fn install_or_clean(
         &self,
-        edit: Edit,
+        edit: impl FnOnce(&Version) -> Result<Edit>,
         flushed: Option<&Arc<Sealed>>,
         outputs: NewTables<'_>,
     ) -> Result<()> {
@@ -108,6 +141,19 @@ impl Core {
             }
             failed.into_cause()
         })
+    }
+
+    /// What a rest is used for first: a memtable that is worth a table goes into one, and one that deletes ranges, so that
+    /// their space comes back. Says whether it flushed.
+    pub(crate) fn flush_at_rest(&self) -> Result<bool> {
+        let memtable = Arc::clone(&self.state.load().memtable);
+        let worth = memtable.log_bytes() >= self.memtable_len.log / REST_PART;
+        if !worth && (memtable.range_delete_count() == 0 || self.state.load().tree.version.is_empty()) {
+            return Ok(false);
+        }
+        drop(memtable);
+        self.flush_all().inspect_err(|error| self.flush_failed(error))?;
+        Ok(true)
     }
 
     /// Seals what the memtable holds and flushes everything sealed. Returns the last sequence number that lies in
@@ -128,7 +174,17 @@ impl Core {
     }
 }
 
-fn table_meta(info: TableInfo) -> TableMeta {
+/// Whether no table may hold a key that the memtable holds.
+fn is_clear(version: &Version, memtable: &Memtable) -> bool {
+    let (Some(first), Some(last)) = (memtable.first(), memtable.last()) else { return version.is_empty() };
+    if memtable.range_delete_count() > 0 {
+        return version.is_empty();
+    }
+    let [low, high] = [first, last].map(|key| Bound::Included((key.keyspace, key.user_key)));
+    version.runs().all(|run| run.overlapping(low, high).is_empty())
+}
+
+pub(crate) fn table_meta(info: TableInfo) -> TableMeta {
     TableMeta {
         number: info.number,
         len: info.len,
@@ -137,7 +193,7 @@ fn table_meta(info: TableInfo) -> TableMeta {
         tombstones: info.tombstones,
         first: info.first,
         last: info.last,
-        reach: None,
+        reach: info.reach,
         seqno_min: info.seqno_min,
         seqno_max: info.seqno_max,
     }

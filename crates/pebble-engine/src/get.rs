@@ -8,8 +8,9 @@
 //! ```
 //!
 //! The order of places is the order of time: every record in an earlier place is newer than every record of the
-//! same key in a later one. So the search stops at the first hit, a tombstone included.
+//! same key in a later one. So the search stops at the first hit, a tombstone or a range delete included.
 
+use pebble_cursor::RangeDeletes;
 use pebble_format::hash::key_hash;
 use pebble_format::record::check_lengths;
 use pebble_format::{InternalKey, KeyspaceId, Pinned, PinnedRecord, Seqno};
@@ -35,12 +36,10 @@ impl Core {
 
 impl ReadState {
     fn find(&self, lookup: InternalKey<'_>) -> Result<Option<PinnedRecord>> {
-        if let Some(found) = self.memtable.get_pinned(lookup) {
-            return Ok(Some(found));
-        }
-        for sealed in &self.sealed {
-            if let Some(found) = sealed.memtable.get_pinned(lookup) {
-                return Ok(Some(found));
+        for memtable in self.memtables() {
+            let deletes = memtable.range_deletes();
+            if let Some(answer) = judge(memtable.get_pinned(lookup), deletes.as_deref(), lookup) {
+                return Ok(answer);
             }
         }
         self.tree.find(lookup)
@@ -51,17 +50,37 @@ impl Tree {
     fn find(&self, lookup: InternalKey<'_>) -> Result<Option<PinnedRecord>> {
         let hash = key_hash(lookup.keyspace, lookup.user_key);
         let candidates = || {
-            let runs = self.version.runs().zip(&self.runs);
-            runs.filter_map(|(run, tables)| tables.get(run.find(lookup)?))
+            let runs = self.version.runs().zip(&self.runs).enumerate();
+            runs.filter_map(|(place, (run, tables))| Some((place, tables.get(run.find(lookup)?)?)))
         };
         if self.runs.len() > 1 {
-            candidates().take(PREFETCH_MAX).for_each(|table| table.prefetch(hash));
+            candidates().take(PREFETCH_MAX).for_each(|(_, table)| table.prefetch(hash));
         }
-        for table in candidates() {
-            if let Some(found) = table.get_hashed(lookup, hash)? {
-                return Ok(Some(found));
+        let has_deletes = !self.range_deletes.is_empty();
+        for (place, table) in candidates() {
+            let deletes = if has_deletes { self.range_deletes_of(place) } else { None };
+            if let Some(answer) = judge(table.get_hashed(lookup, hash)?, deletes, lookup) {
+                return Ok(answer);
             }
         }
         Ok(None)
+    }
+}
+
+/// What one place says of a key: the record, or nothing for one that is deleted; `None` when an older place is to be
+/// asked. A range delete that the reader sees and that is newer than the record hides it, and all that is older too.
+#[inline]
+fn judge(
+    found: Option<PinnedRecord>,
+    deletes: Option<&RangeDeletes>,
+    lookup: InternalKey<'_>,
+) -> Option<Option<PinnedRecord>> {
+    let Some(deletes) = deletes else { return found.map(Some) };
+    let covering = deletes.covering(lookup.keyspace, lookup.user_key, lookup.trailer.seqno());
+    match (found, covering) {
+        (Some(record), Some(delete)) if delete.seqno > record.record().seqno() => Some(None),
+        (Some(record), _) => Some(Some(record)),
+        (None, Some(_)) => Some(None),
+        (None, None) => None,
     }
 }

@@ -23,7 +23,7 @@
 use std::sync::{Arc, MutexGuard};
 
 use pebble_format::KeyspaceId;
-use pebble_manifest::{Edit, ManifestLog, ManifestState};
+use pebble_manifest::{Edit, ManifestLog, ManifestState, Version};
 
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -101,12 +101,18 @@ impl Manifest {
 }
 
 impl Core {
-    /// Installs the outcome of a flush or a merge: steps 2 to 5. `flushed` leaves the picture with its memtable.
+    /// Installs the outcome of a flush or a merge: steps 2 to 5. `edit` makes the edit for the version in force, under
+    /// the lock. `flushed` leaves the picture with its memtable.
     ///
     /// Errors: before the switch nothing has changed, and the caller's new tables may be removed
     /// ([`InstallError::NotInstalled`]); at the switch they must stay.
-    pub(crate) fn install(&self, mut edit: Edit, flushed: Option<&Arc<Sealed>>) -> Result<(), InstallError> {
+    pub(crate) fn install(
+        &self,
+        edit: impl FnOnce(&Version) -> Result<Edit>,
+        flushed: Option<&Arc<Sealed>>,
+    ) -> Result<(), InstallError> {
         let mut manifest = self.lock_manifest().map_err(InstallError::NotInstalled)?;
+        let mut edit = edit(&manifest.state().version).map_err(InstallError::NotInstalled)?;
         let next = manifest.preview(&mut edit, &self.tables).map_err(InstallError::NotInstalled)?;
         let old = Arc::clone(&self.state.load().tree);
         let tree = self
@@ -126,6 +132,12 @@ impl Core {
 
         self.tables.remove(&edit.gone());
         Ok(())
+    }
+
+    /// Takes a keyspace out of the manifest, and returns once that is durable.
+    pub(crate) fn install_keyspace_drop(&self, id: KeyspaceId) -> Result<()> {
+        let mut manifest = self.lock_manifest()?;
+        self.record(&mut manifest, Edit { dropped_keyspaces: vec![id], ..Edit::default() })
     }
 
     /// Adds a keyspace to the manifest, and returns once its name is durable.

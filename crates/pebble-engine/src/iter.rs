@@ -15,16 +15,18 @@ use std::cmp::Ordering;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use pebble_cursor::{Concat, Cursor, Merge, Source, Visible};
+use pebble_compaction::KeyRange;
+use pebble_cursor::{Concat, Cursor, Merge, Source, Veil, Visible};
 use pebble_format::{HeadPrefix, InternalKey, KeyspaceId, PinnedRecord, RecordRef, Seqno, Trailer};
 use pebble_memtable::MemtableCursor;
-use pebble_sstable::{Table, TableCursor};
+use pebble_sstable::TableCursor;
 
 use crate::error::{Error, Result};
-use crate::state::ReadState;
+use crate::state::{ReadState, RunTables};
+use crate::wanted::WantedRanges;
 
 /// The tables of one run, for [`Concat`].
-pub(crate) struct RunSource(Arc<[Arc<Table>]>);
+pub(crate) struct RunSource(RunTables);
 
 impl Source for RunSource {
     type Cursor = TableCursor;
@@ -53,7 +55,7 @@ pub(crate) enum Child {
 }
 
 impl Child {
-    pub(crate) fn run(tables: &Arc<[Arc<Table>]>) -> Self {
+    pub(crate) fn run(tables: &RunTables) -> Self {
         Self::Run(Concat::new(RunSource(Arc::clone(tables))))
     }
 }
@@ -112,6 +114,7 @@ pub type Bounds = (Bound<Box<[u8]>>, Bound<Box<[u8]>>);
 /// After an error it gives that error and nothing else: never an entry from behind a gap.
 pub struct Iter {
     state: Arc<ReadState>,
+    wanted: Arc<WantedRanges>,
     keyspace: KeyspaceId,
     bounds: Bounds,
     seqno: Seqno,
@@ -140,21 +143,33 @@ enum Phase {
 }
 
 impl Iter {
-    pub(crate) fn new(state: Arc<ReadState>, keyspace: KeyspaceId, bounds: Bounds, seqno: Seqno) -> Self {
-        Self { state, keyspace, bounds, seqno, front: None, back: None, phase: Phase::Open }
+    pub(crate) fn new(
+        state: Arc<ReadState>,
+        wanted: Arc<WantedRanges>,
+        keyspace: KeyspaceId,
+        bounds: Bounds,
+        seqno: Seqno,
+    ) -> Self {
+        Self { state, wanted, keyspace, bounds, seqno, front: None, back: None, phase: Phase::Open }
     }
 
     /// An end at no position.
     fn new_end(&self) -> End {
-        let state = &self.state;
-        let memtables =
-            std::iter::once(&state.memtable).chain(state.sealed.iter().map(|sealed| &sealed.memtable));
-        let memtables = memtables.filter(|memtable| !memtable.is_empty());
-        let children = memtables.map(|memtable| Child::Memtable(memtable.cursor()));
-        let runs = state.tree.runs.iter().map(Child::run);
-        let merge = Merge::with_prefix(children.chain(runs).collect(), self.prefix());
+        let (tree, mut children, mut veils) = (&self.state.tree, Vec::new(), Vec::new());
+        for memtable in self.state.memtables().filter(|memtable| !memtable.is_empty()) {
+            veils.extend(memtable.range_deletes().map(|deletes| Veil { deletes, layer: children.len() }));
+            children.push(Child::Memtable(memtable.cursor()));
+        }
+        let first_run = children.len();
+        children.extend(tree.runs.iter().map(Child::run));
+        let of_runs = tree.range_deletes.iter();
+        veils.extend(
+            of_runs.map(|(run, deletes)| Veil { deletes: Arc::clone(deletes), layer: first_run + run }),
+        );
+        let merge = Merge::with_prefix(children, self.prefix());
         let (lo, hi) = self.bounds.clone();
-        End { view: Visible::new(merge, self.keyspace, lo, hi, self.seqno), pending: false }
+        let view = Visible::new(merge, self.keyspace, lo, hi, self.seqno).below(veils);
+        End { view, pending: false }
     }
 
     /// What all keys within the bounds share.
@@ -225,6 +240,9 @@ impl Iter {
         };
         let found =
             moved.map(|()| end.view.pinned().filter(|found| !self.is_given(side, found.record().key())));
+        if let Some(near) = end.view.take_hole() {
+            self.report_hole(side, near, end.view.record().map(|record| record.key()));
+        }
         self.put_back(side, end);
         match found {
             Ok(Some(record)) => Some(Ok(record)),
@@ -238,6 +256,16 @@ impl Iter {
                 Some(Err(error))
             }
         }
+    }
+
+    /// A long row of records was passed unseen, from near `near` to the entry that was found: a merge would pay there.
+    #[cold]
+    fn report_hole(&self, side: Side, near: Box<[u8]>, found: Option<&[u8]>) {
+        let (start, end): (Box<[u8]>, Box<[u8]>) = match (side, found) {
+            (Side::Front, found) => (near, found.unwrap_or_default().into()),
+            (Side::Back, found) => (found.unwrap_or_default().into(), near),
+        };
+        self.wanted.add(KeyRange { keyspace: self.keyspace, start, end });
     }
 
     /// Whether the other end has given `key` already, or what lies behind it from here.
@@ -266,6 +294,9 @@ impl Iter {
             Side::Front => end.view.seek(key),
             Side::Back => end.view.seek_for_prev(key),
         };
+        if let Some(near) = end.view.take_hole() {
+            self.report_hole(side, near, end.view.record().map(|record| record.key()));
+        }
         end.pending = true;
         self.put_back(side, end);
         self.phase = moved.map_or_else(|error| Phase::Failed(error.into()), |()| Phase::Open);

@@ -5,7 +5,7 @@
 //!              engine.rs          the handle, open to close
 //!   write ─► commit.rs ─► log, memtable ─► visible            read ─► get.rs, iter.rs ─► state.rs
 //!                │ full                                                     ▲
-//!            flush.rs, compact.rs ─► tables.rs ─► install.rs ───────────────┘
+//!            flush.rs, compact.rs ─► tables.rs ─► install.rs ───────────────┘     pace.rs: how fast writers may go
 //!            work.rs: the threads that run them      open.rs, recover.rs: how it all begins
 //! ```
 //!
@@ -16,15 +16,19 @@
 mod commit;
 mod compact;
 mod core;
+mod covered;
 mod engine;
 mod error;
+mod estimate;
 mod flush;
 mod get;
 mod install;
 mod iter;
 mod keyspaces;
+mod merges;
 mod open;
 mod options;
+mod pace;
 mod recover;
 mod snapshots;
 mod state;
@@ -32,15 +36,19 @@ mod stats;
 mod status;
 mod sync;
 mod tables;
+mod wanted;
 mod work;
 
+pub use compact::CompactProgress;
 pub use engine::{Engine, Snapshot};
 pub use error::{Error, Result};
+pub use estimate::SizeEstimate;
 pub use iter::{Bounds, Iter};
 pub use keyspaces::DEFAULT_KEYSPACE;
 pub use options::{Components, Durability, Executor, MEMORY_BUDGET_MIN, Options, ReadMode};
+pub use pebble_compaction::{KeyRange, Policy};
 pub use pebble_format::{Corruption, KeyspaceId, Pinned, PinnedRecord, RecordBatch, Seqno, limits};
 pub use pebble_sstable::{Compression, PointIndex, VerifyReport};
 pub use pebble_wal::{LogIo, Recovery};
 pub use recover::RecoveryReport;
-pub use stats::{LevelStats, Stats};
+pub use stats::{LevelStats, StallReason, StallStats, Stats};

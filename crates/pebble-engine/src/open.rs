@@ -16,13 +16,16 @@ use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::install::{InstallError, Manifest};
 use crate::keyspaces::Keyspaces;
+use crate::merges::Merges;
 use crate::options::{Components, Options};
+use crate::pace::Pace;
 use crate::recover::{self, LogPlace, Order, RecoveryReport, Replayed};
 use crate::snapshots::Snapshots;
 use crate::state::{ReadState, State, Tree, Visible};
 use crate::stats::Counters;
 use crate::status::Status;
 use crate::tables::{NewTables, Tables};
+use crate::wanted::WantedRanges;
 use crate::work::Work;
 
 /// The number of the first manifest.
@@ -122,7 +125,7 @@ struct Parts {
 
 fn assemble(parts: Parts) -> Core {
     let Parts { dir, options, components, lock, manifest, tables, tree, replayed, report } = parts;
-    let committer = replayed.committer;
+    let (committer, work) = (replayed.committer, Work::new());
     let names = manifest.state().keyspaces.iter().map(|(id, name)| (name.clone(), *id)).collect::<Vec<_>>();
     Core {
         fs: components.fs,
@@ -141,13 +144,15 @@ fn assemble(parts: Parts) -> Core {
         room: Condvar::new(),
         manifest: Mutex::new(manifest),
         flushing: Mutex::new(()),
-        compacting: Mutex::new(()),
+        merges: Merges::default(),
+        wanted: Arc::new(WantedRanges::new(work.merge_bell())),
+        pace: Pace::new(),
         tables,
         keyspaces: Keyspaces::new(names),
         snapshots: Arc::new(Snapshots::default()),
         status: Status::default(),
         counters: Counters::default(),
-        work: Work::new(),
+        work,
         recovery: report,
         lock: Mutex::new(Some(lock)),
         options,

@@ -1,8 +1,11 @@
 //! What a user may tune (plain data, checked once), and what a test may swap (objects).
 
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
+use pebble_compaction::Policy;
+use pebble_format::manifest::LAST_LEVEL;
 use pebble_memtable::Memtable;
 use pebble_sstable::{Compression, PointIndex, TableOptions};
 use pebble_vfs::{Clock, Fs, OsFs, SystemClock};
@@ -12,6 +15,9 @@ use crate::error::{Error, Result};
 
 /// Largest memtable, in bytes of log and of index each: one full-grown log segment.
 const MEMTABLE_LEN_MAX: u64 = 64 << 20;
+
+/// Most threads that may merge.
+const THREADS_MAX: usize = 64;
 
 /// Smallest memory budget: below it memtables would be too small to be worth a file.
 pub const MEMORY_BUDGET_MIN: u64 = 1 << 20;
@@ -61,8 +67,10 @@ pub struct Options {
     pub block_len: usize,
     /// Target bytes of a table. 32 MiB.
     pub table_len: u64,
-    /// Sorted runs that may pile up before a merge. 8.
-    pub runs_max: usize,
+    /// The shape of the tree, between cheap writes and cheap reads. Lazy leveling.
+    pub shape: Policy,
+    /// Threads that merge. One less than the machine has cores, and at least one.
+    pub merge_threads: usize,
     /// Bytes of the first log segment; each next one is twice as long. 256 KiB.
     pub segment_len_min: u32,
     /// Bytes of a full-grown log segment. 64 MiB.
@@ -82,7 +90,8 @@ impl Default for Options {
             compression: Compression::Lz4,
             block_len: 16 << 10,
             table_len: 32 << 20,
-            runs_max: 8,
+            shape: Policy::default(),
+            merge_threads: available_parallelism().map_or(1, |cores| (cores.get() - 1).max(1)),
             segment_len_min: 256 << 10,
             segment_len_max: 64 << 20,
         }
@@ -107,6 +116,9 @@ impl MemtableLen {
     }
 }
 
+/// Range deletes that a memtable may hold: each is a copy of the list, so a longer one would cost more than a flush.
+pub(crate) const RANGE_DELETES_MAX: usize = 1_024;
+
 /// Sealed memtables that may wait for their flush before writers have to.
 pub(crate) const SEALED_MAX: usize = 3;
 
@@ -124,8 +136,8 @@ impl Options {
             return Err(Error::invalid("tables must be 1 KiB to 1 GiB long"));
         }
         self.table_options([0; 16]).check()?;
-        if self.runs_max == 0 {
-            return Err(Error::invalid("at least one run must be allowed"));
+        if !(1..=THREADS_MAX).contains(&self.merge_threads) {
+            return Err(Error::invalid(format!("merge threads: 1 to {THREADS_MAX}")));
         }
         Ok(())
     }
@@ -155,6 +167,19 @@ impl Options {
         MemtableLen { log: bytes(log), index: bytes(index) }
     }
 
+    /// Bytes of data that a table of this level has at least before a cut ends it. Above the last level it keeps flushes
+    /// from making crumbs; in the last one it keeps borders where they are, and lets tables grow that have shrunk.
+    pub(crate) fn cut_len_min(&self, level: u8) -> u64 {
+        self.table_len / if level == LAST_LEVEL { 2 } else { 16 }
+    }
+
+    /// The policy of the planner.
+    pub(crate) fn policy(&self) -> Policy {
+        // A table that a merge has ended is no crumb, or it would be merged for ever.
+        let crumb_bytes = self.shape.crumb_bytes.min(self.table_len / 4);
+        Policy { crumb_bytes, ..self.shape }
+    }
+
     /// Bytes for decompressed and for read blocks: a quarter of the budget.
     pub(crate) fn cache_len(&self) -> u64 {
         self.memory_budget / 4
@@ -167,7 +192,7 @@ pub enum Executor {
     /// Threads of the engine's own.
     #[default]
     Threads,
-    /// The caller: a full memtable is flushed by the write that finds it full. Nothing runs unseen, so a test that
+    /// The caller: a full memtable is flushed by the write that finds it full, and what is then due is merged. Nothing runs unseen, so a test that
     /// counts file-system calls sees the same ones every time.
     Inline,
 }

@@ -34,7 +34,8 @@ use pebble_wal::{Frame, LogOptions, LogWriter, Recovered};
 use crate::commit::{Committer, SEGMENTS_MAX};
 use crate::error::Result;
 use crate::flush::new_run;
-use crate::options::{MemtableLen, Options};
+use crate::options::{MemtableLen, Options, RANGE_DELETES_MAX};
+use crate::pace::Owed;
 use crate::tables::{NewTables, RunRules, Tables};
 
 /// What an open found and did.
@@ -95,17 +96,22 @@ pub(crate) fn flush_replayed(
     let mut flush = |memtable: &Arc<Memtable>| -> Result<()> {
         let rules = RunRules {
             snapshots: &[],
+            range_deletes: &memtable.range_deletes().unwrap_or_default(),
             bottom: bottom && added_runs.is_empty(),
             compression: Compression::None,
+            cut_at: &[],
+            cut_len_min: 0,
             stop: &|| false,
         };
-        let written = tables.write_run(&mut memtable.cursor(), outputs, &rules)?;
+        let written = tables.write_run(&mut memtable.cursor(), outputs, &rules, (None, None))?;
         added_runs.extend(new_run(0, tables.new_number(), written));
         Ok(())
     };
     for frame in recovered.frames() {
         let memtable = filling.writer.shared();
-        if memtable_len.is_reached(memtable, frame.payload.len()) || filling.segments == SEGMENTS_MAX {
+        let full = memtable_len.is_reached(memtable, frame.payload.len())
+            || memtable.range_delete_count() >= RANGE_DELETES_MAX;
+        if full || filling.segments == SEGMENTS_MAX {
             flush(memtable)?;
             filling = Filling::new(memtable.learned_prefix());
         }
@@ -214,7 +220,15 @@ impl Order {
         Replayed {
             last_seqno: self.last(),
             records: self.records,
-            committer: Committer { log, memtable, next_seqno, segments, sync_end },
+            committer: Committer {
+                log,
+                memtable,
+                next_seqno,
+                segments,
+                sync_end,
+                dropped: BTreeSet::new(),
+                owed: Owed::default(),
+            },
         }
     }
 }

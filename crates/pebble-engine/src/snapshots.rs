@@ -34,6 +34,11 @@ impl Snapshots {
         lock(&self.live).keys().copied().collect()
     }
 
+    /// The smallest live number.
+    pub(crate) fn oldest(&self) -> Option<Seqno> {
+        lock(&self.live).keys().next().copied()
+    }
+
     /// How many snapshots are alive.
     pub(crate) fn count(&self) -> usize {
         lock(&self.live).values().sum()

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::{ArcSwap, Guard};
+use pebble_cursor::RangeDeletes;
 use pebble_format::Seqno;
 use pebble_manifest::Version;
 use pebble_memtable::Memtable;
@@ -33,11 +34,42 @@ pub(crate) struct Sealed {
     pub(crate) next_segment: u32,
 }
 
+/// The open tables of one run, in its own order.
+pub(crate) type RunTables = Arc<[Arc<Table>]>;
+
 /// A version together with its open tables.
 pub(crate) struct Tree {
     pub(crate) version: Arc<Version>,
-    /// The tables of each run, in the order of [`Version::runs`] and of the run's own list.
-    pub(crate) runs: Vec<Arc<[Arc<Table>]>>,
+    /// The tables of each run, in the order of [`Version::runs`].
+    pub(crate) runs: Vec<RunTables>,
+    /// The range deletes of those runs that have any, by the run's place in `runs`, ascending.
+    pub(crate) range_deletes: Vec<(usize, Arc<RangeDeletes>)>,
+}
+
+impl Tree {
+    pub(crate) fn new(version: Arc<Version>, runs: Vec<RunTables>) -> Self {
+        let of_run = |(place, tables): (usize, &RunTables)| {
+            let mut with_any = tables.iter().map(|table| table.range_deletes()).filter(|all| !all.is_empty());
+            let first = with_any.next()?;
+            let rest: Vec<_> = with_any.collect();
+            // One table's own are shared; those of several are joined, which their parts in each other's order allows.
+            let joined = if rest.is_empty() {
+                Arc::clone(first)
+            } else {
+                let all = std::iter::once(first).chain(rest).flat_map(|deletes| deletes.iter());
+                Arc::new(all.cloned().collect())
+            };
+            Some((place, joined))
+        };
+        let range_deletes = runs.iter().enumerate().filter_map(of_run).collect();
+        Self { version, runs, range_deletes }
+    }
+
+    /// The range deletes of the run at `place`.
+    pub(crate) fn range_deletes_of(&self, place: usize) -> Option<&RangeDeletes> {
+        let found = self.range_deletes.binary_search_by_key(&place, |(run, _)| *run).ok()?;
+        self.range_deletes.get(found).map(|(_, deletes)| &**deletes)
+    }
 }
 
 /// One picture of everything that can be read.
@@ -46,6 +78,13 @@ pub(crate) struct ReadState {
     /// Newest first.
     pub(crate) sealed: Vec<Arc<Sealed>>,
     pub(crate) tree: Arc<Tree>,
+}
+
+impl ReadState {
+    /// All memtables, newest first.
+    pub(crate) fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> + Clone {
+        std::iter::once(&self.memtable).chain(self.sealed.iter().map(|sealed| &sealed.memtable))
+    }
 }
 
 /// The picture in force.

@@ -17,8 +17,35 @@ pub(crate) struct Counters {
     compactions: AtomicU64,
     compaction_read_bytes: AtomicU64,
     compaction_bytes: AtomicU64,
-    stalls: AtomicU64,
-    stall_nanos: AtomicU64,
+    covered_bytes: AtomicU64,
+    stalls: [AtomicU64; StallReason::COUNT],
+    stall_nanos: [AtomicU64; StallReason::COUNT],
+}
+
+/// Why a write has to wait, or is slowed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StallReason {
+    /// Memtables are filled faster than they are flushed.
+    #[default]
+    Flush,
+    /// The tree is beyond its shape by more than its merges keep up with.
+    Merge,
+}
+
+impl StallReason {
+    const COUNT: usize = 2;
+    /// All of them.
+    pub const ALL: [Self; Self::COUNT] = [Self::Flush, Self::Merge];
+}
+
+impl std::fmt::Display for StallReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Flush => "flushes are behind",
+            Self::Merge => "merges are behind",
+        })
+    }
 }
 
 impl Counters {
@@ -40,10 +67,15 @@ impl Counters {
         self.compaction_bytes.fetch_add(written, Ordering::Relaxed);
     }
 
+    pub(crate) fn dropped_covered(&self, bytes: u64) {
+        self.covered_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Counts a stall, and its time until the guard is dropped.
-    pub(crate) fn stall<'a>(&'a self, clock: &'a dyn Clock) -> impl Drop + 'a {
-        self.stalls.fetch_add(1, Ordering::Relaxed);
-        Stall { counters: self, clock, begun: clock.now() }
+    pub(crate) fn stall<'a>(&'a self, clock: &'a dyn Clock, reason: StallReason) -> impl Drop + 'a {
+        let [stalls, nanos] = [&self.stalls, &self.stall_nanos].map(|counters| &counters[reason as usize]);
+        stalls.fetch_add(1, Ordering::Relaxed);
+        Stall { nanos, clock, begun: clock.now() }
     }
 
     pub(crate) fn fill(&self, stats: &mut Stats) {
@@ -55,8 +87,12 @@ impl Counters {
         stats.compactions = get(&self.compactions);
         stats.compaction_bytes_read = get(&self.compaction_read_bytes);
         stats.compaction_bytes_written = get(&self.compaction_bytes);
-        stats.stalls = get(&self.stalls);
-        stats.stall_time = Duration::from_nanos(get(&self.stall_nanos));
+        stats.covered_bytes_dropped = get(&self.covered_bytes);
+        stats.stalls = StallReason::ALL.map(|reason| StallStats {
+            reason,
+            count: get(&self.stalls[reason as usize]),
+            time: Duration::from_nanos(get(&self.stall_nanos[reason as usize])),
+        });
     }
 }
 
@@ -66,7 +102,7 @@ fn add_alone(counter: &AtomicU64, n: u64) {
 }
 
 struct Stall<'a> {
-    counters: &'a Counters,
+    nanos: &'a AtomicU64,
     clock: &'a dyn Clock,
     begun: Duration,
 }
@@ -74,7 +110,7 @@ struct Stall<'a> {
 impl Drop for Stall<'_> {
     fn drop(&mut self) {
         let nanos = self.clock.now().saturating_sub(self.begun).as_nanos();
-        self.counters.stall_nanos.fetch_add(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.nanos.fetch_add(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }
 
@@ -92,6 +128,18 @@ pub struct LevelStats {
     pub bytes: u64,
     /// Records in it, tombstones and old versions included.
     pub records: u64,
+}
+
+/// How often and how long writes were held up for one reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StallStats {
+    /// The reason.
+    pub reason: StallReason,
+    /// Times that a write waited or was slowed.
+    pub count: u64,
+    /// How long these took together.
+    pub time: Duration,
 }
 
 /// Figures of an open database, since it was opened unless they say otherwise.
@@ -114,10 +162,16 @@ pub struct Stats {
     pub compaction_bytes_written: u64,
     /// Device syncs of the log.
     pub log_syncs: u64,
-    /// Times that a write had to wait for a flush.
-    pub stalls: u64,
-    /// How long those waits took together.
-    pub stall_time: Duration,
+    /// Bytes of tables that left the tree unread, because range deletes covered them whole.
+    pub covered_bytes_dropped: u64,
+    /// How often and how long writes were held up, for each reason.
+    pub stalls: [StallStats; StallReason::COUNT],
+    /// Bytes that merges have yet to deal with until the tree has its shape, now.
+    pub debt_bytes: u64,
+    /// Merges that run now.
+    pub merges_running: usize,
+    /// Range deletes in memtables and tables, now.
+    pub range_deletes: usize,
     /// Records in the active and the sealed memtables now.
     pub memtable_records: usize,
     /// Anonymous memory of the memtables' indexes now.

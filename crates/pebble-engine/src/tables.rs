@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pebble_compaction::{Job, Outputs, run};
-use pebble_cursor::Cursor;
-use pebble_format::{Corruption, FileName, Seqno};
+use pebble_cursor::{Cursor, RangeDeletes};
+use pebble_format::{Corruption, FileName, OwnedKey, Seqno};
 use pebble_manifest::{TableMeta, Version};
 use pebble_sstable::{BlockCache, Compression, FileSink, Table, TableInfo, TableOptions, TableReadOptions};
 use pebble_vfs::{Fs, Open};
@@ -17,6 +17,9 @@ use pebble_vfs::{Fs, Open};
 use crate::error::{Error, Result};
 use crate::options::{Options, ReadMode};
 use crate::state::Tree;
+
+/// From the first key's user key on, and before the second one's.
+pub(crate) type KeyRange<'a> = (Option<&'a OwnedKey>, Option<&'a OwnedKey>);
 
 /// Everything that is the same for all tables of one database.
 pub(crate) struct Tables {
@@ -99,19 +102,23 @@ impl Tables {
         Ok(table)
     }
 
-    /// Writes the records of `input` as one run of new tables, without the versions that neither `snapshots` nor a
-    /// reader of the present can see: the one data mover, for flush, merge and recovery.
+    /// Writes the records of `input` within a range of keys as one run of new tables, without the versions that neither
+    /// `snapshots` nor a reader of the present can see: the one data mover, for flush, merge and recovery.
     pub(crate) fn write_run(
         &self,
-        input: &mut dyn Cursor,
+        input: &mut impl Cursor,
         outputs: &mut NewTables<'_>,
         rules: &RunRules<'_>,
+        range: KeyRange<'_>,
     ) -> Result<Vec<TableInfo>> {
         let job = Job {
             snapshots: rules.snapshots,
+            range_deletes: rules.range_deletes,
             bottom: rules.bottom,
+            range,
             table: TableOptions { compression: rules.compression, ..self.template.clone() },
-            cut_at: &[],
+            cut_at: rules.cut_at,
+            cut_len_min: rules.cut_len_min,
             stop: rules.stop,
         };
         Ok(run(input, outputs, &job)?.tables)
@@ -132,7 +139,7 @@ impl Tables {
                     .collect()
             })
             .collect::<Result<_>>()?;
-        Ok(Tree { version, runs })
+        Ok(Tree::new(version, runs))
     }
 }
 
@@ -140,11 +147,17 @@ impl Tables {
 pub(crate) struct RunRules<'a> {
     /// The live snapshots, ascending.
     pub(crate) snapshots: &'a [Seqno],
+    /// The range deletes of the input.
+    pub(crate) range_deletes: &'a RangeDeletes,
     /// Whether no older run may hold the same keys, so that tombstones have nothing left to hide.
     pub(crate) bottom: bool,
     pub(crate) compression: Compression,
+    /// Keys at which a table may begin, so that later merges find aligned borders.
+    pub(crate) cut_at: &'a [OwnedKey],
+    /// Bytes of data that a table has at least before one of them ends it.
+    pub(crate) cut_len_min: u64,
     /// Asked now and then whether to give up.
-    pub(crate) stop: &'a dyn Fn() -> bool,
+    pub(crate) stop: &'a (dyn Fn() -> bool + Sync),
 }
 
 /// Table files as a flush or a merge writes them: each is synced when it is finished, and all are removed again
@@ -165,6 +178,13 @@ impl<'a> NewTables<'a> {
     /// nothing.
     pub(crate) fn sync_failed(&self) -> bool {
         self.sync_failed
+    }
+
+    /// Takes over what another one made.
+    pub(crate) fn join(&mut self, mut other: Self) {
+        self.created.append(&mut other.created);
+        self.sync_failed |= other.sync_failed;
+        other.kept = true;
     }
 
     /// Lets the files be, and gives their numbers: from here on a failure, or a panic, must not remove them unless

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   pebble-flush     sealed memtables ─► runs           woken by a seal; tries again after a failure
-//!   pebble-compact   planned merges                     woken by a flush
+//!   pebble-merge-0…  planned merges                     woken by a flush, by each other
+//!                    the first one also uses a rest     no write for a while: towards one run, given up when writes come
 //!   pebble-sync      persist() every sync_interval      so that a power cut takes at most that much
 //! ```
 //!
@@ -18,8 +19,12 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
+use crate::compact::Step;
 use crate::core::Core;
 use crate::error::{Error, Result};
+
+/// So long without a write is a rest.
+const REST: Duration = Duration::from_millis(50);
 
 /// How long a failed job waits before it is tried again, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -57,6 +62,11 @@ impl Work {
             sync: Bell::new(),
             stopping: AtomicBool::new(false),
         }
+    }
+
+    /// What wakes those who merge, to be given to others.
+    pub(crate) fn merge_bell(&self) -> Sender<()> {
+        self.compaction.ring.clone()
     }
 
     pub(crate) fn wake_flush(&self) {
@@ -97,9 +107,19 @@ fn start_all(core: &Arc<Core>, threads: &mut Vec<JoinHandle<()>>) -> Result<()> 
     threads.push(spawn(core, "pebble-flush", |core| {
         until_stopped(core, &core.work.flush, Core::flush_in_background);
     })?);
-    threads.push(spawn(core, "pebble-compact", |core| {
-        until_stopped(core, &core.work.compaction, Core::compact_in_background);
+    threads.push(spawn(core, "pebble-merge-0", |core| {
+        until_stopped(core, &core.work.compaction, Core::merge_or_rest);
+        core.work.wake_compaction();
     })?);
+    for number in 1..core.options.merge_threads {
+        threads.push(spawn(core, &format!("pebble-merge-{number}"), |core| {
+            until_stopped(core, &core.work.compaction, |core| {
+                core.merge_in_background(false).map(Step::is_done)
+            });
+            // There is one bell for all of them, and it may have been heard by this one alone.
+            core.work.wake_compaction();
+        })?);
+    }
     if let Some(interval) = core.options.sync_interval {
         threads.push(spawn(core, "pebble-sync", move |core| sync_every(core, interval))?);
     }
@@ -165,18 +185,36 @@ impl Core {
         self.flush_oldest().inspect_err(|error| self.flush_failed(error))
     }
 
-    fn compact_in_background(&self) -> Result<bool> {
+    fn merge_in_background(&self, idle: bool) -> Result<Step> {
         if self.status.stopped().is_some() {
-            return Ok(false);
+            return Ok(Step::Nothing);
         }
-        match self.compact_planned() {
+        match self.compact_planned(idle) {
             // What is damaged stays so: the inputs are left alone until the next flush asks again.
             Err(error) if error.is_corruption() => {
                 tracing::error!(%error, "merge given up; its inputs stay");
-                Ok(false)
+                Ok(Step::Nothing)
             }
             Err(error) if self.work.is_stopping() => Err(error),
             merged => merged.inspect_err(|error| tracing::warn!(%error, "merge failed; it is tried again")),
         }
+    }
+
+    /// Carries out what is due, else waits for a rest and uses it. False when even a rest has no use: then only a
+    /// change of the tree brings new work.
+    fn merge_or_rest(&self) -> Result<bool> {
+        if self.merge_in_background(false)?.is_done() {
+            return Ok(true);
+        }
+        let written = self.visible.get();
+        let woken = self.work.compaction.heard.recv_timeout(REST);
+        if woken != Err(RecvTimeoutError::Timeout) || self.work.is_stopping() || self.visible.get() != written
+        {
+            return Ok(true);
+        }
+        if self.flush_at_rest()? {
+            return Ok(true);
+        }
+        Ok(self.merge_in_background(true)? != Step::Nothing)
     }
 }

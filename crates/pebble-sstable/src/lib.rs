@@ -45,6 +45,7 @@ mod cache;
 mod codec;
 mod cursor;
 mod data;
+mod estimate;
 mod index;
 mod iter;
 mod meta;
@@ -59,6 +60,7 @@ mod writer;
 
 pub use cache::BlockCache;
 pub use cursor::TableCursor;
+pub use estimate::KeyBoundary;
 pub use iter::TableIter;
 pub use options::{
     BLOCK_LEN_DEFAULT, Compression, PointIndex, TABLE_LEN_DEFAULT, TableInfo, TableOptions, TableReadOptions,

@@ -1,7 +1,7 @@
 //! `pebble stats`: every figure that the database keeps.
 
 use clap::Args;
-use pebble_db::{LevelStats, Stats};
+use pebble_db::{LevelStats, StallStats, Stats};
 use serde::Serialize;
 
 use crate::failure::Result;
@@ -45,8 +45,11 @@ struct Figures {
     compaction_bytes_read: u64,
     compaction_bytes_written: u64,
     log_syncs: u64,
-    stalls: u64,
-    stall_time_seconds: f64,
+    covered_bytes_dropped: u64,
+    stalls: Vec<Stall>,
+    debt_bytes: u64,
+    merges_running: usize,
+    range_deletes: usize,
     memtable_records: usize,
     memtable_index_bytes: usize,
     sealed_memtables: usize,
@@ -62,6 +65,19 @@ struct Figures {
     snapshots: usize,
     visible_seqno: u64,
     keyspaces: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Stall {
+    reason: String,
+    count: u64,
+    time_seconds: f64,
+}
+
+impl Stall {
+    fn new(stall: &StallStats) -> Self {
+        Self { reason: stall.reason.to_string(), count: stall.count, time_seconds: stall.time.as_secs_f64() }
+    }
 }
 
 #[derive(Serialize)]
@@ -84,8 +100,11 @@ impl Figures {
             compaction_bytes_read: stats.compaction_bytes_read,
             compaction_bytes_written: stats.compaction_bytes_written,
             log_syncs: stats.log_syncs,
-            stalls: stats.stalls,
-            stall_time_seconds: stats.stall_time.as_secs_f64(),
+            covered_bytes_dropped: stats.covered_bytes_dropped,
+            stalls: stats.stalls.iter().map(Stall::new).collect(),
+            debt_bytes: stats.debt_bytes,
+            merges_running: stats.merges_running,
+            range_deletes: stats.range_deletes,
             memtable_records: stats.memtable_records,
             memtable_index_bytes: stats.memtable_index_bytes,
             sealed_memtables: stats.sealed_memtables,
@@ -112,6 +131,14 @@ impl Level {
     }
 }
 
+fn stalls(stats: &Stats) -> String {
+    let each = stats.stalls.iter();
+    let texts = each.map(|stall| {
+        format!("{} for {} because {}", human::count(stall.count), human::time(stall.time), stall.reason)
+    });
+    texts.collect::<Vec<_>>().join("; ")
+}
+
 fn table(stats: &Stats, keyspaces: &[String]) -> String {
     let (n, bytes) = (human::count, human::bytes);
     let size = |size: usize| human::bytes(size as u64);
@@ -130,7 +157,16 @@ fn table(stats: &Stats, keyspaces: &[String]) -> String {
             ),
         ),
         ("log syncs", n(stats.log_syncs)),
-        ("stalls", format!("{}, {}", n(stats.stalls), human::time(stats.stall_time))),
+        ("debt", format!("{}, {} merges running", bytes(stats.debt_bytes), stats.merges_running)),
+        ("stalls", stalls(stats)),
+        (
+            "range deletes",
+            format!(
+                "{}, {} dropped under them unread",
+                n(stats.range_deletes as u64),
+                bytes(stats.covered_bytes_dropped)
+            ),
+        ),
         (
             "memtables",
             format!(

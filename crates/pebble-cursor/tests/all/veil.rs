@@ -186,5 +186,6 @@ fn a_hole_is_jumped_from_both_sides() {
         visible.prev().unwrap();
     }
     assert_eq!(backward, expected);
+    assert!(visible.take_hole().is_none(), "a hole that is jumped costs nothing");
     assert!(moves.get() < 200, "{} moves over a hole of 9,980 keys, twice", moves.get());
 }

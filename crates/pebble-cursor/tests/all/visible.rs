@@ -130,6 +130,27 @@ proptest! {
 }
 
 #[test]
+fn a_long_row_of_tombstones_is_reported_once() {
+    let key = |n: u64| n.to_be_bytes();
+    let dead = (1..=600).map(|n| encoded(0, &key(n), n + 1, Kind::Delete));
+    let records = sorted(
+        dead.chain([encoded(0, &key(0), 1, Kind::Put), encoded(0, &key(601), 9, Kind::Put)]).collect(),
+    );
+    let cursor = Merge::new(vec![VecCursor::new(records)]);
+    let mut visible = Visible::new(cursor, KeyspaceId(0), Bound::Unbounded, Bound::Unbounded, Seqno(5_000));
+    visible.first().unwrap();
+    assert_eq!(visible.take_hole(), None);
+    visible.next().unwrap();
+    assert_eq!(visible.record().map(|record| record.key().to_vec()), Some(key(601).to_vec()));
+    let near = visible.take_hole().expect("600 tombstones were passed");
+    assert!((key(1)..key(300)).contains(&<[u8; 8]>::try_from(&*near).unwrap()));
+    assert_eq!(visible.take_hole(), None);
+    visible.prev().unwrap();
+    let near = visible.take_hole().expect("and again on the way back");
+    assert!((key(300)..key(601)).contains(&<[u8; 8]>::try_from(&*near).unwrap()));
+}
+
+#[test]
 fn what_is_passed_is_counted() {
     let records = sorted(vec![
         encoded(0, b"a", 9, Kind::Put),

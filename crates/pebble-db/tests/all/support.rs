@@ -8,7 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use pebble_db::{
-    Builder, Components, Compression, Db, Error, Executor, Keyspace, LogIo, PointIndex, ReadMode, Result,
+    Builder, CompactionPolicy, Components, Compression, Db, Error, Executor, Keyspace, LogIo, PointIndex,
+    ReadMode, Result,
 };
 use pebble_vfs::{Fs, ManualClock, Open, SimFs};
 
@@ -62,6 +63,11 @@ pub fn bytes(seed: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
+/// Small fan-outs, so that a few flushes reach every rule.
+fn policy(fan_out: u16, last_percent: u32) -> CompactionPolicy {
+    CompactionPolicy { fan_out: [fan_out; 6], last_percent, crumbs: 4, ..CompactionPolicy::default() }
+}
+
 /// How a database is laid out, in the test's words.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -71,7 +77,7 @@ pub struct Config {
     pub index: PointIndex,
     pub block_len: usize,
     pub table_len: u64,
-    pub runs_max: usize,
+    pub compaction: CompactionPolicy,
     pub segments: (u32, u32),
     pub budget: u64,
 }
@@ -86,7 +92,7 @@ impl Config {
             index: PointIndex::Location,
             block_len: 64,
             table_len: 4096,
-            runs_max: 2,
+            compaction: policy(2, 70),
             segments: (4096, 16384),
             budget: 1 << 20,
         }
@@ -106,7 +112,7 @@ impl Config {
             ]),
             block_len: rng.pick(&[64, 256, 4096]),
             table_len: rng.pick(&[1024, 4096, 65536]),
-            runs_max: rng.pick(&[1, 2, 4]),
+            compaction: policy(rng.pick(&[1, 2, 4]), rng.pick(&[10, 70, CompactionPolicy::NEVER])),
             segments: rng.pick(&[(4096, 4096), (4096, 16384), (65536, 1 << 20)]),
             budget: rng.pick(&[1 << 20, 4 << 20]),
         }
@@ -120,7 +126,7 @@ impl Config {
             .point_index(self.index)
             .block_len(self.block_len)
             .table_len(self.table_len)
-            .runs_max(self.runs_max)
+            .compaction(self.compaction)
             .segment_len(self.segments.0, self.segments.1)
             .memory_budget(self.budget)
     }

@@ -1,6 +1,7 @@
 //! Closing beside work in flight, and writing on after a flush that failed.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,16 +75,16 @@ fn close_waits_for_a_merge_of_another_thread() {
     let disk = SimFs::new(1);
     let gate =
         Gate { disk: disk.clone(), armed: Arc::default(), reached: Arc::default(), leave: Arc::default() };
-    let components = Components { fs: Arc::new(gate.clone()), ..Components::default() };
-    let engine = Engine::open(dir(), options(), components).unwrap();
+    let engine = open(gate.clone()).unwrap();
     for round in 0..3_u32 {
         engine.put(KEYS, &round.to_be_bytes(), b"v", Durability::Sync).unwrap();
+        engine.put(KEYS, b"every round", b"v", Durability::Sync).unwrap();
         engine.flush().unwrap();
     }
     gate.armed.store(true, Ordering::SeqCst);
     let merging = thread::spawn({
         let engine = engine.clone();
-        move || engine.compact()
+        move || engine.compact(None, &mut |_| ControlFlow::Continue(()))
     });
     while !gate.reached.load(Ordering::SeqCst) {
         thread::yield_now();

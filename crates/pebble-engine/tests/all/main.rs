@@ -9,7 +9,7 @@ mod reopen;
 use std::path::Path;
 use std::sync::Arc;
 
-use pebble_engine::{Components, Engine, Executor, KeyspaceId, Options};
+use pebble_engine::{Components, Engine, Executor, KeyspaceId, Options, Policy};
 use pebble_vfs::Fs;
 
 const KEYS: KeyspaceId = KeyspaceId::DEFAULT;
@@ -18,9 +18,11 @@ fn dir() -> &'static Path {
     Path::new("/db")
 }
 
+/// Runs that overlap stay apart until somebody asks.
 fn options() -> Options {
     let mut options = Options::default();
     options.sync_interval = None;
+    options.shape = Policy { fan_out: [100; 6], last_percent: Policy::NEVER, ..Policy::default() };
     options
 }
 

@@ -1,0 +1,115 @@
+//! Which merges run: who reads which tables, so that no two take the same one.
+//!
+//! ```text
+//!   next ─► plan(version, busy) ─► Running { its tables are busy } ─► … install … ─► dropped: free again
+//! ```
+//!
+//! A plan is made and its tables are marked under one lock; they are freed after the outcome was installed, or given up.
+//! So a table that is in the tree and not busy is nobody's, and a version read under the lock is fit to plan with.
+//!
+//! Threading: any number of workers. The lock is held while a plan is made, never while a merge runs.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use pebble_compaction::{Busy, Plan};
+
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::state::Tree;
+use crate::sync::lock;
+
+/// The merges that run now.
+#[derive(Default)]
+pub(crate) struct Merges {
+    state: Mutex<State>,
+    /// Rung when one has ended.
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    busy: Busy,
+    running: usize,
+    /// No further one begins.
+    closed: bool,
+}
+
+/// One merge: its plan, and the tree that the plan was made for.
+pub(crate) struct Running<'a> {
+    merges: &'a Merges,
+    pub(crate) plan: Plan,
+    pub(crate) tree: Arc<Tree>,
+}
+
+impl Core {
+    /// Begins the merge that `choose` plans for the present tree.
+    pub(crate) fn next_merge(
+        &self,
+        choose: impl FnOnce(&Tree, &Busy) -> Option<Plan>,
+    ) -> Result<Option<Running<'_>>> {
+        let mut state = lock(&self.merges.state);
+        if state.closed {
+            return Err(Error::Closed);
+        }
+        self.status.check_writable()?;
+        let tree = Arc::clone(&self.state.load().tree);
+        let Some(plan) = choose(&tree, &state.busy) else { return Ok(None) };
+        state.busy.insert(&plan);
+        state.running += 1;
+        Ok(Some(Running { merges: &self.merges, plan, tree }))
+    }
+}
+
+impl Merges {
+    /// Runs `change` while no merge begins or ends. It may take the locks of an install.
+    pub(crate) fn with_busy<T>(&self, change: impl FnOnce(&Busy) -> T) -> T {
+        change(&lock(&self.state).busy)
+    }
+
+    /// How many run now.
+    pub(crate) fn running(&self) -> usize {
+        lock(&self.state).running
+    }
+
+    /// Waits until one of those that run now has ended; false if none runs.
+    pub(crate) fn wait_for_one(&self) -> bool {
+        let state = lock(&self.state);
+        if state.running == 0 {
+            return false;
+        }
+        drop(self.wait(state));
+        true
+    }
+
+    /// Lets no further one begin, and waits for those that run. They have been told to stop.
+    pub(crate) fn close(&self) {
+        let mut state = lock(&self.state);
+        state.closed = true;
+        while state.running > 0 {
+            state = self.wait(state);
+        }
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.ended.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Running<'_> {
+    /// Bytes of the tables that it takes.
+    pub(crate) fn len_bytes(&self) -> u64 {
+        let taken: HashSet<u64> = self.plan.tables().collect();
+        let tables = self.tree.version.tables().filter(|meta| taken.contains(&meta.number));
+        tables.map(|meta| meta.len).sum()
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let mut state = lock(&self.merges.state);
+        state.busy.remove(&self.plan);
+        state.running -= 1;
+        self.merges.ended.notify_all();
+    }
+}

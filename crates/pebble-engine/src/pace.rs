@@ -1,0 +1,166 @@
+//! Pacing: writers are slowed in proportion to how far flushes and merges are behind, so that there is no cliff.
+//!
+//! ```text
+//!   sealed memtables waiting ─┐                               a byte written costs its writer so much time;
+//!                             ├─► picoseconds a byte ─► owed ─► what is owed is slept off half a millisecond at a time,
+//!   bytes beyond the shape ───┘                               on one timeline for all writers
+//! ```
+//!
+//! The cost grows from nothing, and is about that of the flush (or of the merges) itself where the limit is reached: so
+//! writers come to go at the pace at which the background can follow. The last resort, waiting for a flush with every
+//! memtable full, remains below it, and is hardly ever met.
+//!
+//! After bLSM's "spring and gear" (Sears and Ramakrishnan, SIGMOD 2012), in time instead of progress.
+//!
+//! Threading: the cost is set after each seal, flush and merge, read by each commit; what is owed lies under the commit
+//! lock.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::core::Core;
+use crate::options::{Executor, SEALED_MAX};
+use crate::stats::StallReason;
+
+/// What is owed before it is slept off: shorter sleeps are not kept to by a kernel.
+const SLEEP_MIN: Duration = Duration::from_micros(500);
+
+/// What a flush and a merge cost before one was measured, in picoseconds a byte.
+const COST_AT_FIRST: u64 = 2_500;
+
+/// How large the debt of merges is, in percent of the tree, when a byte costs what its merges will cost. A tree in its
+/// shape has none; at this debt, lazy leveling has let the bytes above the last level grow by a third too many.
+const FULL_COST_AT: u64 = 80;
+
+/// Full memtables that a tree counts for at least: one flush more or less is no debt worth slowing for.
+const TREE_MEMTABLES_MIN: u64 = 16;
+
+/// The cost of writing now, and what it is made of.
+pub(crate) struct Pace {
+    /// Picoseconds a byte, for each reason.
+    flush: AtomicU64,
+    merge: AtomicU64,
+    /// What a byte cost to flush, and to merge, of late.
+    flush_cost: AtomicU64,
+    merge_cost: AtomicU64,
+    /// Bytes by which the tree is beyond its shape.
+    debt: AtomicU64,
+}
+
+/// What writers owe; under the commit lock.
+#[derive(Default)]
+pub(crate) struct Owed {
+    picos: u64,
+    /// When everything charged so far is slept off.
+    free_at: Duration,
+}
+
+impl Pace {
+    pub(crate) fn new() -> Self {
+        Self {
+            flush: AtomicU64::new(0),
+            merge: AtomicU64::new(0),
+            flush_cost: AtomicU64::new(COST_AT_FIRST),
+            merge_cost: AtomicU64::new(COST_AT_FIRST),
+            debt: AtomicU64::new(0),
+        }
+    }
+
+    /// Bytes by which the tree is beyond its shape.
+    pub(crate) fn debt(&self) -> u64 {
+        self.debt.load(Ordering::Relaxed)
+    }
+
+    /// What costs writers most now, if anything does.
+    fn reason(&self) -> Option<StallReason> {
+        let (flush, merge) = (self.flush.load(Ordering::Relaxed), self.merge.load(Ordering::Relaxed));
+        match flush.max(merge) {
+            0 => None,
+            most if most == flush => Some(StallReason::Flush),
+            _ => Some(StallReason::Merge),
+        }
+    }
+
+    #[inline]
+    fn cost(&self) -> u64 {
+        self.flush.load(Ordering::Relaxed).max(self.merge.load(Ordering::Relaxed))
+    }
+
+    /// Notes what a flush of so many bytes took.
+    pub(crate) fn flushed(&self, bytes: u64, took: Duration) {
+        average(&self.flush_cost, bytes, took);
+    }
+
+    /// Notes what a merge of so many bytes took.
+    pub(crate) fn merged(&self, bytes: u64, took: Duration) {
+        average(&self.merge_cost, bytes, took);
+    }
+}
+
+/// Moves an average of picoseconds a byte a quarter of the way to a new figure.
+fn average(cost: &AtomicU64, bytes: u64, took: Duration) {
+    let picos = took.as_nanos().saturating_mul(1_000) / u128::from(bytes.max(1));
+    let new = u64::try_from(picos).unwrap_or(u64::MAX).min(1_000_000);
+    let old = cost.load(Ordering::Relaxed);
+    cost.store((old * 3 + new) / 4, Ordering::Relaxed);
+}
+
+impl Core {
+    /// Sets the cost of writing by the present state.
+    pub(crate) fn update_pace(&self) {
+        if self.executor == Executor::Inline {
+            return;
+        }
+        let state = self.state.load_full();
+        let part = |whole: u64, of: u64, parts: u64| whole.saturating_mul(of) / parts.max(1);
+        let flush_cost = self.pace.flush_cost.load(Ordering::Relaxed);
+        // With one memtable waiting all is well: it is being flushed.
+        let behind = state.sealed.len().saturating_sub(1) as u64;
+        self.pace.flush.store(part(flush_cost, behind, SEALED_MAX as u64 - 1), Ordering::Relaxed);
+
+        let pressure = pebble_compaction::pressure(&state.tree.version, &self.options.policy());
+        self.pace.debt.store(pressure.debt_bytes, Ordering::Relaxed);
+        let tree =
+            state.tree.version.len_bytes().saturating_add(self.memtable_len.log as u64 * TREE_MEMTABLES_MIN);
+        let percent = part(pressure.debt_bytes, 100, tree);
+        // Each byte that goes down takes its share of the last level along.
+        let last_percent = u64::from(self.options.shape.last_percent).max(1);
+        let of_lately = self.pace.merge_cost.load(Ordering::Relaxed);
+        let merge_cost = part(of_lately, last_percent.saturating_add(100), last_percent);
+        self.pace.merge.store(part(merge_cost, percent, FULL_COST_AT), Ordering::Relaxed);
+    }
+
+    /// Charges a write of so many bytes, under the commit lock. What is to be slept off once the lock is free.
+    #[inline]
+    pub(crate) fn charge(&self, owed: &mut Owed, len: usize) -> Option<Duration> {
+        let cost = self.pace.cost();
+        if cost == 0 {
+            return None;
+        }
+        owed.picos = owed.picos.saturating_add(cost.saturating_mul(len as u64));
+        let nanos = owed.picos / 1_000;
+        if Duration::from_nanos(nanos) < SLEEP_MIN {
+            return None;
+        }
+        owed.picos = 0;
+        let now = self.clock.now();
+        owed.free_at = owed.free_at.max(now) + Duration::from_nanos(nanos);
+        Some(owed.free_at)
+    }
+
+    /// Sleeps until what was charged is paid.
+    #[cold]
+    pub(crate) fn sleep_off(&self, until: Duration) {
+        let reason = self.pace.reason().unwrap_or(StallReason::Merge);
+        let left = until.saturating_sub(self.clock.now());
+        if !left.is_zero() && self.status.check_writable().is_ok() {
+            let _slowed = self.counters.stall(&*self.clock, reason);
+            self.clock.sleep(left);
+        }
+    }
+
+    /// Why a write would be held up now, if it would.
+    pub(crate) fn would_stall(&self, owed: &Owed) -> Option<StallReason> {
+        (owed.free_at > self.clock.now()).then(|| self.pace.reason().unwrap_or(StallReason::Merge))
+    }
+}
