@@ -9,7 +9,7 @@
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::checksum::crc32c;
+use crate::checksum::{crc32c, crc32c_of_words};
 
 /// First bytes of a segment.
 pub const SEGMENT_MAGIC: [u8; 8] = *b"pebl\x00log";
@@ -100,28 +100,61 @@ pub struct FrameHeader {
 pub const FRAME_HEADER_LEN: usize = size_of::<FrameHeader>();
 
 impl FrameHeader {
-    /// The checksum of a frame that starts `offset` bytes into its segment. Epoch and offset are mixed in, so a
-    /// frame of an earlier life or at another place does not validate.
+    /// The checksum of a frame that starts `offset` bytes into its segment.
     #[inline]
     pub fn checksum(&self, offset: u32, payload: &[u8]) -> u32 {
-        // Place and header as words made in registers, in one piece: bytes gathered from the header, which was
-        // written a moment ago, would wait for its stores; and for a short frame each call of the checksum counts.
-        let promise = LogPosition(self.promise.get());
-        let front = [
-            pair(self.epoch.get(), offset),
-            pair(self.len.get(), self.count.get()),
-            pair(self.epoch.get(), promise.offset()),
-            pair(promise.segment(), 0),
-        ];
-        let front = front.as_flattened().get(..8 + FRAME_HEADER_LEN - 4).unwrap_or_default();
-        crc32c(crc32c(0, front), payload)
+        let fields = FrameFields {
+            len: self.len.get(),
+            count: self.count.get(),
+            epoch: self.epoch.get(),
+            promise: LogPosition(self.promise.get()),
+        };
+        fields.checksum(offset, payload)
     }
 }
 
-/// Two numbers as they stand on disk, made in one register.
+/// What a [`FrameHeader`] says, in numbers, for the writer: from them to the header's place without a copy on the way.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameFields {
+    /// See [`FrameHeader::len`].
+    pub len: u32,
+    /// See [`FrameHeader::count`].
+    pub count: u32,
+    /// See [`FrameHeader::epoch`].
+    pub epoch: u32,
+    /// See [`FrameHeader::promise`].
+    pub promise: LogPosition,
+}
+
+impl FrameFields {
+    /// Epoch and offset are mixed in, so a frame of an earlier life or at another place does not validate.
+    #[inline]
+    fn checksum(self, offset: u32, payload: &[u8]) -> u32 {
+        let words =
+            [pair(self.epoch, offset), pair(self.len, self.count), pair(self.epoch, self.promise.offset())];
+        crc32c_of_words(words, self.promise.segment(), payload)
+    }
+
+    /// Writes the header, checksum included, of a frame that starts `offset` bytes into its segment.
+    ///
+    /// Whole words, because the header is not read back: one made elsewhere in fields of four bytes, and copied, is
+    /// loaded in wider pieces than it was stored, and waits for the payload's stores to leave the processor.
+    #[inline]
+    pub fn write(self, to: &mut [u8; FRAME_HEADER_LEN], offset: u32, payload: &[u8]) {
+        let crc = self.checksum(offset, payload);
+        let (words, _) = to.as_chunks_mut::<8>();
+        for (to, word) in
+            words.iter_mut().zip([pair(crc, self.len), pair(self.count, self.epoch), self.promise.0])
+        {
+            *to = word.to_le_bytes();
+        }
+    }
+}
+
+/// Two numbers as they stand on disk, in one word.
 #[inline]
-fn pair(low: u32, high: u32) -> [u8; 8] {
-    (u64::from(low) | u64::from(high) << 32).to_le_bytes()
+fn pair(low: u32, high: u32) -> u64 {
+    u64::from(low) | u64::from(high) << 32
 }
 
 /// The epoch of a segment: different for every number and database, never zero.
@@ -149,6 +182,45 @@ mod tests {
         assert_ne!(base, header(2).checksum(64, b"data"));
         assert_ne!(base, header(1).checksum(64, b"date"));
         assert_eq!(base, header(1).checksum(64, b"data"));
+    }
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        let fields = FrameFields {
+            len: 0x0403_0201,
+            count: 0x0807_0605,
+            epoch: 0x0c0b_0a09,
+            promise: LogPosition(0x1413_1211_100f_0e0d),
+        };
+        let mut bytes = [0; FRAME_HEADER_LEN];
+        fields.write(&mut bytes, 64, b"payload");
+        assert!(bytes.iter().skip(4).copied().eq(1..=20));
+        let header = FrameHeader::read_from_bytes(&bytes).unwrap();
+        assert_eq!(header.crc.get(), header.checksum(64, b"payload"));
+        // Byte by byte as docs/format/log.md has it.
+        let place = [9, 10, 11, 12, 64, 0, 0, 0];
+        let whole = [&place, &bytes[4..], b"payload"].concat();
+        assert_eq!(header.crc.get(), crc32c(0, &whole));
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_frame_shows() {
+        for len in (0..=300).step_by(4) {
+            let mut frame = vec![0x5a; FRAME_HEADER_LEN + len];
+            let (head, payload) = frame.split_first_chunk_mut().unwrap();
+            let promise = LogPosition::new(2, 4);
+            FrameFields { len: len as u32, count: 1, epoch: 7, promise }.write(head, 64, payload);
+            let holds = |frame: &[u8]| {
+                let (header, payload) = FrameHeader::read_from_prefix(frame).unwrap();
+                header.crc.get() == header.checksum(64, payload)
+            };
+            assert!(holds(&frame));
+            for bit in 0..frame.len() * 8 {
+                frame[bit / 8] ^= 1 << (bit % 8);
+                assert!(!holds(&frame), "bit {bit} of {len}");
+                frame[bit / 8] ^= 1 << (bit % 8);
+            }
+        }
     }
 
     #[test]

@@ -74,14 +74,13 @@ pub fn encode(
     };
     let len = encoded_len(key.len(), value.len());
     let to = to.get_mut(..len).ok_or_else(too_short)?;
-    let header = RecordHeader {
-        trailer: trailer.0.into(),
-        key_len: key_len.into(),
-        keyspace: keyspace.0.into(),
-        value_len: value_len.into(),
-    };
+    // In whole words, since the checksum of a log frame reads it back so a moment later: a load that is wider than the
+    // stores it is made of waits for all of them.
+    let lens = u64::from(key_len) | u64::from(keyspace.0) << 16 | u64::from(value_len) << 32;
     let (head, rest) = to.split_at_mut(RECORD_HEADER_LEN);
-    head.copy_from_slice(header.as_bytes());
+    let (trailer_to, lens_to) = head.split_at_mut(8);
+    trailer_to.copy_from_slice(&trailer.0.to_le_bytes());
+    lens_to.copy_from_slice(&lens.to_le_bytes());
     let (key_to, rest) = rest.split_at_mut(key.len());
     key_to.copy_from_slice(key);
     let (value_to, pad) = rest.split_at_mut(value.len());

@@ -13,7 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pebble_format::log::{FRAME_HEADER_LEN, FrameHeader, LogPosition, SEGMENT_HEADER_LEN, SegmentHeader};
+use pebble_format::log::{FRAME_HEADER_LEN, FrameFields, LogPosition, SEGMENT_HEADER_LEN, SegmentHeader};
 use pebble_format::{AppendRegion, Appender, Corruption, Error, FileName, Result};
 use pebble_vfs::{File, Fs, MapMut, Open};
 use zerocopy::{FromBytes, IntoBytes};
@@ -191,17 +191,9 @@ impl Segment {
         let place = u32::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
         let frame_len = frame_len(len);
         let frame = self.appender.spare().get_mut(..frame_len).ok_or(io::ErrorKind::InvalidInput)?;
-        let (head, payload) = frame.split_at_mut(FRAME_HEADER_LEN);
+        let (head, payload) = frame.split_first_chunk_mut().ok_or(io::ErrorKind::InvalidInput)?;
         fill(payload);
-        let mut header = FrameHeader {
-            crc: 0.into(),
-            len: len.into(),
-            count: count.into(),
-            epoch: self.epoch.into(),
-            promise: promise.0.into(),
-        };
-        header.crc = header.checksum(place, payload).into();
-        head.copy_from_slice(header.as_bytes());
+        FrameFields { len, count, epoch: self.epoch, promise }.write(head, place, payload);
         if self.io == LogIo::Write {
             self.file.write_at(frame, place.into())?;
         }
