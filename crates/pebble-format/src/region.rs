@@ -128,6 +128,15 @@ impl Drop for HeapMemory {
     }
 }
 
+/// How far behind the filled bytes [`Appender::prefetch`] looks. Measured with log frames of 152 bytes: 512 to 2,048
+/// are alike, 4,096 is worse.
+#[cfg(target_arch = "x86_64")]
+const PREFETCH_AHEAD: usize = 1024;
+
+/// As many lines as a small record of the log takes; a larger one sets off the processor's own prefetching.
+#[cfg(target_arch = "x86_64")]
+const PREFETCH_LINES: usize = 3;
+
 /// The one writer of an [`AppendRegion`].
 #[derive(Debug)]
 pub struct Appender {
@@ -163,6 +172,21 @@ impl Appender {
         // only, and there is one appender for a region, borrowed mutably here: so nobody else reads or writes the
         // range.
         unsafe { std::slice::from_raw_parts_mut(self.region.base.as_ptr().add(self.filled), len) }
+    }
+
+    /// Starts to load the cache lines that will be written to a few small appends from now. A hint, for a region whose
+    /// memory has left the cache since its last use: the processor's own prefetching begins anew with every page, and
+    /// stores that wait for their lines make everything behind them wait.
+    #[inline]
+    pub fn prefetch(&self) {
+        #[cfg(target_arch = "x86_64")]
+        for line in 0..PREFETCH_LINES {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let target = self.region.base.as_ptr().wrapping_add(self.filled + PREFETCH_AHEAD + line * 64);
+            // SAFETY: a prefetch reads nothing as far as the program can tell and faults at no address, so one
+            // behind the region's end does no harm either.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(target.cast()) };
+        }
     }
 
     /// Empties the region for another use, if no reader holds it any more; says whether it did. The bytes stay,

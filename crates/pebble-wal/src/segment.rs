@@ -198,6 +198,7 @@ impl Segment {
             self.file.write_at(frame, place.into())?;
         }
         self.appender.fill(frame_len);
+        self.appender.prefetch();
         Ok(offset + FRAME_HEADER_LEN)
     }
 
