@@ -110,13 +110,17 @@ const CRATES: &[Row] = &[
         ],
         third_party: &["crc32c", "criterion", "crossbeam-skiplist", "tempfile", "zerocopy"],
     },
+    Row { name: "pebble-peers", level: 6, below: &["pebble-db"], third_party: &["clap", "serde_json"] },
     Row { name: "xtask", level: 6, below: &[], third_party: &["serde_json"] },
 ];
 
 /// Third-party crates that tests of any crate may use.
 const FOR_TESTS: &[&str] = &["criterion", "loom", "proptest", "shuttle", "tempfile"];
 
-/// Engines that the benches compare with: optional, so that the default build never compiles one.
+/// The manifest of the workspace beside the root's: the package that compares PebbleTree with other engines.
+const PEERS_MANIFEST: &str = "benches/peers/Cargo.toml";
+
+/// Engines that it compares with: optional, so that each can be left out. No crate of the root may use one.
 const PEERS: &[&str] = &["fjall", "heed", "redb", "rocksdb", "sled"];
 
 /// Pairs that must not meet, in tests neither, with the reason.
@@ -148,9 +152,14 @@ enum Kind {
 
 /// Checks the arrows and the absences of the repository at `root`.
 pub fn run(root: &Path) -> Result<(), String> {
-    let metadata =
-        Command::cargo(&["metadata", "--format-version", "1", "--no-deps", "--locked"]).output(root)?;
-    let (packages, edges) = parse_metadata(&metadata)?;
+    let (mut packages, mut edges) = (Vec::new(), Vec::new());
+    for manifest in ["Cargo.toml", PEERS_MANIFEST] {
+        let arguments =
+            ["metadata", "--format-version", "1", "--no-deps", "--locked", "--manifest-path", manifest];
+        let (its_packages, its_edges) = parse_metadata(&Command::cargo(&arguments).output(root)?)?;
+        packages.extend(its_packages);
+        edges.extend(its_edges);
+    }
     let mut findings = check_packages(&packages);
     findings.extend(edges.iter().filter_map(check_edge));
     findings.extend(check_files(&process::text_files(root)?));
@@ -233,8 +242,8 @@ fn why_not(from: &Row, edge: &Edge) -> Option<String> {
             }
         });
     }
-    if from.name == "pebble-bench" && PEERS.contains(&to) {
-        let why = "a peer is optional: the default build never compiles it";
+    if from.name == "pebble-peers" && PEERS.contains(&to) {
+        let why = "a peer is optional: a build takes those that it asks for";
         return (!edge.optional).then(|| why.to_owned());
     }
     // The models replace the atomics of production code, so loom is a normal dependency, under its own cfg only.
@@ -416,7 +425,7 @@ mod tests {
         assert_eq!(why(&edge("pebble-db", "pebble-vfs", Kind::Dev)), None);
         let loom = Edge { target: Some("cfg(loom)".to_owned()), ..edge("pebble-wal", "loom", Kind::Normal) };
         assert_eq!(why(&loom), None);
-        let peer = Edge { optional: true, ..edge("pebble-bench", "rocksdb", Kind::Normal) };
+        let peer = Edge { optional: true, ..edge("pebble-peers", "rocksdb", Kind::Normal) };
         assert_eq!(why(&peer), None);
     }
 
@@ -436,7 +445,9 @@ mod tests {
             (edge("pebble-wal", "loom", Kind::Normal), "a new one needs its reason"),
             (edge("pebble-wal", "rand", Kind::Dev), "not among the crates for tests"),
             (edge("pebble-vfs", "cc", Kind::Build), "no crate runs a build script"),
-            (edge("pebble-bench", "rocksdb", Kind::Normal), "a peer is optional"),
+            (edge("pebble-peers", "rocksdb", Kind::Normal), "a peer is optional"),
+            (edge("pebble-bench", "rocksdb", Kind::Normal), "a new one needs its reason"),
+            (edge("pebble-peers", "pebble-engine", Kind::Normal), "draws no such arrow"),
             (edge("xtask", "pebble-db", Kind::Normal), "draws no such arrow"),
         ];
         for (edge, reason) in cases {

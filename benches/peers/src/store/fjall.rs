@@ -1,0 +1,118 @@
+//! Fjall 3: leveled compaction and its other defaults, but for what must be equal.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use fjall::compaction::Leveled;
+use fjall::config::CompressionPolicy;
+use fjall::{AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions};
+
+use super::{Compression, Config, FileKind, Store};
+use crate::Result;
+
+/// A Fjall database with one keyspace.
+pub struct Fjall {
+    database: Database,
+    keyspace: Keyspace,
+}
+
+impl Fjall {
+    /// Opens a new database in `dir`. Each write is handed to the kernel before it returns
+    /// (`PersistMode::Buffer`), which is Fjall's default and what `manual_journal_persist(false)` says.
+    pub fn open(dir: &Path, config: &Config) -> Result<Self> {
+        let memtable_len = config.memtable_len();
+        // Two memtables, one being written and one being flushed, and the cache make up the budget.
+        let database = Database::builder(dir)
+            .cache_size(config.budget - 2 * memtable_len)
+            .journal_compression(CompressionType::None)
+            .manual_journal_persist(false)
+            .open()?;
+        let mut options =
+            KeyspaceCreateOptions::default().max_memtable_size(memtable_len).manual_journal_persist(false);
+        if config.compression == Compression::None {
+            options = options.data_block_compression_policy(CompressionPolicy::all(CompressionType::None));
+        }
+        if config.hold_merges {
+            // Runs are what the caller flushes. Fjall counts an entry's overhead in a memtable's size, so it would
+            // flush small records sooner than PebbleTree does.
+            options = options
+                .compaction_strategy(Arc::new(Leveled::default().with_l0_threshold(u8::MAX)))
+                .max_memtable_size(u64::MAX);
+        }
+        let keyspace = database.keyspace("default", || options)?;
+        Ok(Self { database, keyspace })
+    }
+}
+
+impl Store for Fjall {
+    fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        Ok(self.keyspace.insert(key, value)?)
+    }
+
+    fn batch(&self, entries: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
+        let mut batch = self.database.batch();
+        for (key, value) in entries {
+            batch.insert(&self.keyspace, key.as_slice(), value.as_slice());
+        }
+        Ok(batch.commit()?)
+    }
+
+    fn delete(&self, key: &[u8]) -> Result<()> {
+        Ok(self.keyspace.remove(key)?)
+    }
+
+    fn get(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        let value = self.keyspace.get(key)?;
+        value.as_deref().map(visit);
+        Ok(value.is_some())
+    }
+
+    fn scan(&self, visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<()> {
+        for entry in self.keyspace.iter() {
+            let (key, value) = entry.into_inner()?;
+            visit(&key, &value);
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<()> {
+        Ok(self.keyspace.rotate_memtable_and_wait()?)
+    }
+
+    fn compact(&self) -> Result<()> {
+        self.flush()?;
+        Ok(self.keyspace.major_compact()?)
+    }
+
+    /// Only the rotation of a memtable that is not empty, of any keyspace, lets old versions of all of them go.
+    fn collect_garbage(&self) -> Result<()> {
+        let other = self.database.keyspace("other", KeyspaceCreateOptions::default)?;
+        other.insert("key", "value")?;
+        Ok(other.rotate_memtable_and_wait()?)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.database.outstanding_flushes() > 0
+            || self.database.active_compactions() > 0
+            || self.keyspace.sealed_memtable_count() > 0
+    }
+
+    fn runs(&self) -> u64 {
+        let version = self.keyspace.tree.current_version();
+        version.iter_levels().map(|level| level.run_count() as u64).sum()
+    }
+
+    /// Fjall keeps no such account.
+    fn table_bytes_written(&self) -> Option<u64> {
+        None
+    }
+
+    fn file_kind(&self, path: &Path) -> FileKind {
+        let in_tables = path.parent().is_some_and(|parent| parent.ends_with("tables"));
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("jnl") => FileKind::Log,
+            _ if in_tables => FileKind::Table,
+            _ => FileKind::Other,
+        }
+    }
+}
