@@ -253,14 +253,14 @@ impl Rounds<'_> {
             per(|fill| fill.used.ran),
             per(|fill| fill.used.ready),
             per(|fill| (fill.wall - fill.used.ran - fill.used.ready).max(0.0)),
-            per(|fill| nanos(fill.stats.stall_time)),
+            per(|fill| nanos(fill.stats.stalls.iter().map(|stall| stall.time).sum())),
             per(|fill| fill.used.faults),
         );
         let count = |of: fn(&Stats) -> u64| self.median(|fill| of(&fill.stats) as f64);
         println!(
             "  {:.0} stalls, {:.0} flushes, {:.0} merges; {:.0} MiB of records, {:.0} MiB flushed, {:.0} MiB merged; \
              log on disk {:.0} MiB",
-            count(|stats| stats.stalls),
+            count(|stats| stats.stalls.iter().map(|stall| stall.count).sum()),
             count(|stats| stats.flushes),
             count(|stats| stats.compactions),
             count(|stats| stats.record_bytes_written >> 20),
