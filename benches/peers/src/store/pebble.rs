@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pebble_db::{Db, WriteBatch};
+use pebble_db::{CompactionPolicy, Db, WriteBatch};
 
 use super::{Compression, Config, FileKind, Store};
 use crate::Result;
@@ -20,7 +20,12 @@ impl Pebble {
         let mut builder = Db::builder(dir);
         builder = builder.memory_budget(config.budget).compression(compression).sync_interval(None);
         if config.hold_merges {
-            builder = builder.runs_max(1000);
+            // Runs that overlap stay where they are until they are asked to merge.
+            builder = builder.compaction(CompactionPolicy {
+                fan_out: [1000; 6],
+                last_percent: CompactionPolicy::NEVER,
+                ..CompactionPolicy::default()
+            });
         }
         Ok(Self(builder.open()?))
     }
@@ -72,7 +77,8 @@ impl Store for Pebble {
     }
 
     fn is_busy(&self) -> bool {
-        self.0.stats().sealed_memtables > 0
+        let stats = self.0.stats();
+        stats.sealed_memtables > 0 || stats.merges_running > 0 || stats.debt_bytes > 0
     }
 
     fn runs(&self) -> u64 {
