@@ -322,9 +322,12 @@ proptest! {
         // Whatever the factor has left alone, a user can still ask for.
         let wanted = KeyRange { keyspace: KeyspaceId::DEFAULT, start: [].into(), end: [].into() };
         let wanted = [Wanted { range: wanted, by_user: true }];
+        let mut count = 0;
         while let Some(plan) = plan(
             &tree.version, &tree.busy, &policy, &Hints { wanted: &wanted, ..tree.hints(true) },
         ) {
+            count += 1;
+            prop_assert!(count < 300, "no end: {}", plan);
             tree.start(plan);
             tree.finish(0);
         }
