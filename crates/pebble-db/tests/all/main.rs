@@ -10,4 +10,5 @@ mod kill;
 mod large;
 mod limits;
 mod model;
+mod ranges;
 mod support;
