@@ -59,8 +59,16 @@ fn lock(shared: &Shared) -> MutexGuard<'_, (History, Tally)> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One of the writes of a commit: keyspace, key, and value unless it is a delete.
-type Write = (&'static str, Vec<u8>, Option<Vec<u8>>);
+/// One of the writes of a commit: keyspace, key, and what becomes of it.
+type Write = (&'static str, Vec<u8>, Change);
+
+#[derive(Clone)]
+enum Change {
+    Put(Vec<u8>),
+    Delete,
+    /// All keys from this one on and before the other.
+    DeleteRange(Vec<u8>),
+}
 
 /// A database that is written by script.
 struct Scripted {
@@ -107,13 +115,14 @@ impl Scripted {
             let number = history.states.len() as u64;
             history.attempts += 1;
             let mut all = writes(history.attempts);
-            all.push(("default", COUNTER.to_vec(), Some(number.to_be_bytes().to_vec())));
+            all.push(("default", COUNTER.to_vec(), Change::Put(number.to_be_bytes().to_vec())));
             let mut state = history.states.last().unwrap().clone();
-            for (name, key, value) in &all {
+            for (name, key, change) in &all {
                 let map = state.entry((*name).into()).or_default();
-                match value {
-                    Some(value) => _ = map.insert(key.clone(), value.clone()),
-                    None => _ = map.remove(key),
+                match change {
+                    Change::Put(value) => _ = map.insert(key.clone(), value.clone()),
+                    Change::Delete => _ = map.remove(key),
+                    Change::DeleteRange(end) => map.retain(|other, _| other < key || other >= end),
                 }
             }
             state.retain(|_, map| !map.is_empty());
@@ -121,11 +130,12 @@ impl Scripted {
             (history.states.len() - 1, all)
         };
         let mut batch = WriteBatch::new();
-        for (name, key, value) in &writes {
+        for (name, key, change) in &writes {
             let space = keyspace(self.db(), name).unwrap();
-            match value {
-                Some(value) => batch.put(&space, key, value),
-                None => batch.delete(&space, key),
+            match change {
+                Change::Put(value) => batch.put(&space, key, value),
+                Change::Delete => batch.delete(&space, key),
+                Change::DeleteRange(end) => batch.delete_range(&space, &key[..]..&end[..]),
             };
         }
         let options = if sync { WriteOptions::sync() } else { WriteOptions::buffered() };
@@ -166,6 +176,12 @@ impl Scripted {
         self.db().flush().unwrap();
     }
 
+    /// Of a keyspace that is empty already, so that no commit sees a difference.
+    fn drop_keyspace(&self, name: &str) {
+        lock(&self.shared).0.keyspaces.retain(|known| known != name);
+        assert!(self.db().drop_keyspace(name).unwrap());
+    }
+
     fn compact(&self) {
         self.db().compact_range(..).unwrap();
     }
@@ -193,25 +209,31 @@ fn key(n: u64) -> Vec<u8> {
 }
 
 fn put(name: &'static str, n: u64, len: usize) -> Write {
-    (name, key(n), Some([&n.to_be_bytes()[..], &bytes(n, len)].concat()))
+    (name, key(n), Change::Put([&n.to_be_bytes()[..], &bytes(n, len)].concat()))
 }
 
 fn delete(name: &'static str, n: u64) -> Write {
-    (name, key(n), None)
+    (name, key(n), Change::Delete)
+}
+
+/// A range of the keys, now and then all of them; the counter is never among them.
+fn delete_range(name: &'static str, n: u64) -> Write {
+    let end = if mix(n).is_multiple_of(3) { b"key-~".to_vec() } else { key(n + 1) };
+    (name, key(n).min(end.clone()), Change::DeleteRange(end))
 }
 
 /// A batch over three keyspaces: puts, a delete, and an equal value under one key in each.
 fn everywhere(n: u64) -> Vec<Write> {
     let mut writes = vec![put("a", n, 30), put("b", n + 1, 500), delete("a", n + 2)];
     for name in ["default", "a", "b"] {
-        writes.push((name, b"equal".to_vec(), Some(n.to_be_bytes().to_vec())));
+        writes.push((name, b"equal".to_vec(), Change::Put(n.to_be_bytes().to_vec())));
     }
     writes
 }
 
 type Script = fn(&mut Scripted);
 
-const SCRIPTS: [(&str, Script); 14] = [
+const SCRIPTS: [(&str, Script); 17] = [
     ("create", |run| run.open()),
     ("puts, buffered", |run| {
         run.open();
@@ -295,6 +317,51 @@ const SCRIPTS: [(&str, Script); 14] = [
         drop(snapshot);
         run.commit(true, |n| vec![put("default", n, 10)]);
         run.compact();
+        run.check();
+    }),
+    ("ranges, flushed and merged", |run| {
+        run.open();
+        run.keyspace("a");
+        for round in 0..4 {
+            for _ in 0..6 {
+                run.commit(false, |n| vec![put("default", n, 200), put("a", n + 7, 200)]);
+            }
+            run.commit(round == 1, |n| vec![delete_range("default", n), put("default", n, 30)]);
+            run.commit(false, |n| vec![delete_range("a", n)]);
+            run.flush();
+        }
+        run.compact();
+        run.check();
+    }),
+    ("a range over whole tables", |run| {
+        run.open();
+        for _ in 0..10 {
+            run.commit(false, |n| vec![put("default", n, 1500)]);
+        }
+        run.flush();
+        run.compact();
+        run.commit(false, |_| vec![("default", b"key-".to_vec(), Change::DeleteRange(b"key-~".to_vec()))]);
+        run.flush();
+        assert!(run.db().stats().covered_bytes_dropped > 0, "no table left unread");
+        run.commit(true, |n| vec![put("default", n, 10)]);
+        run.check();
+    }),
+    ("a keyspace dropped, and made again", |run| {
+        run.open();
+        run.keyspace("a");
+        run.keyspace("b");
+        for _ in 0..3 {
+            run.commit(false, everywhere);
+        }
+        run.flush();
+        run.commit(false, everywhere);
+        run.commit(false, |_| vec![("b", Vec::new(), Change::DeleteRange(b"~".to_vec()))]);
+        run.drop_keyspace("b");
+        run.commit(false, |n| vec![put("a", n, 10)]);
+        run.close();
+        run.open();
+        run.keyspace("b");
+        run.commit(true, |n| vec![put("b", n, 10)]);
         run.check();
     }),
     ("reopen three times", |run| {
@@ -615,7 +682,11 @@ fn random_step(run: &mut Scripted, rng: &mut Rng) {
                 let write = |rng: &mut Rng, n: u64| {
                     let name = rng.pick(&["default", "a", "b"]);
                     let len = rng.pick(&[0, 10, 10, 100, 100, 600, 1800, 1800, 9000, 30_000]);
-                    if rng.one_in(3) { delete(name, n) } else { put(name, n, len) }
+                    match rng.below(12) {
+                        0 => delete_range(name, n),
+                        1..=4 => delete(name, n),
+                        _ => put(name, n, len),
+                    }
                 };
                 (0..1 + rng.next() % 3).map(|of| write(&mut rng, n * 4 + of)).collect()
             });
