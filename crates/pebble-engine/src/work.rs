@@ -26,6 +26,9 @@ use crate::error::{Error, Result};
 /// So long without a write is a rest.
 const REST: Duration = Duration::from_millis(50);
 
+/// How often a tree at rest is looked at for writes, which ring no bell.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// How long a failed job waits before it is tried again, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -200,8 +203,8 @@ impl Core {
         }
     }
 
-    /// Carries out what is due, else waits for a rest and uses it. False when even a rest has no use: then only a
-    /// change of the tree brings new work.
+    /// Carries out what is due, else waits for a rest and uses it. When even a rest has no more use, waits for a change of
+    /// the tree or for writes.
     fn merge_or_rest(&self) -> Result<bool> {
         if self.merge_in_background(false)?.is_done() {
             return Ok(true);
@@ -215,6 +218,11 @@ impl Core {
         if self.flush_at_rest()? {
             return Ok(true);
         }
-        Ok(self.merge_in_background(true)? != Step::Nothing)
+        if self.merge_in_background(true)? == Step::Nothing {
+            while self.work.compaction.heard.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout)
+                && self.visible.get() == written
+            {}
+        }
+        Ok(true)
     }
 }
