@@ -53,7 +53,7 @@ pub(crate) enum Write<'a> {
     One { keyspace: KeyspaceId, key: &'a [u8], kind: Kind, value: &'a [u8] },
     /// Records that are encoded already; they get their sequence numbers while they are copied.
     Batch(&'a RecordBatch),
-    /// A range delete of all that is in a keyspace, also in one that is being dropped.
+    /// A range delete of all that is in a keyspace that is being dropped: what no other write may touch any more.
     Clear(KeyspaceId),
 }
 

@@ -88,9 +88,9 @@ impl Engine {
         self.core.commit(Write::Batch(&batch), durability)
     }
 
-    /// Removes every key of a keyspace. Cost: as one put.
+    /// Removes every key of a keyspace. Cost: as one put. Errors: `InvalidArgument` for one that was dropped.
     pub fn clear(&self, keyspace: KeyspaceId, durability: Durability) -> Result<()> {
-        self.core.commit(Write::Clear(keyspace), durability)
+        self.core.commit(Write::One { keyspace, key: b"", kind: Kind::RangeDelete, value: b"" }, durability)
     }
 
     /// Applies a batch whole.
