@@ -68,6 +68,30 @@ fn policy(fan_out: u16, last_percent: u32) -> CompactionPolicy {
     CompactionPolicy { fan_out: [fan_out; 6], last_percent, crumbs: 4, ..CompactionPolicy::default() }
 }
 
+/// One of each kind, with fan-outs so small that a few flushes reach every rule, and tombstones that count soon.
+pub fn policies() -> [CompactionPolicy; 5] {
+    let small = |shape: CompactionPolicy, fan_out: [u16; 6]| CompactionPolicy {
+        fan_out,
+        tombstones_min: 4,
+        crumbs: 4,
+        crumb_bytes: 2048,
+        ..shape
+    };
+    let lazy = CompactionPolicy::lazy();
+    [
+        small(lazy, [3, 2, 2, 2, 2, 2]),
+        small(CompactionPolicy::leveled(), [2, 2, 2, 2, 2, 2]),
+        small(CompactionPolicy::tiered(2), [2, 2, 2, 2, 2, 2]),
+        CompactionPolicy { merge_bytes_max: 8192, ..small(lazy, [1, 1, 1, 1, 1, 1]) },
+        // Merges that only a user asks for, and deep trees until then.
+        CompactionPolicy {
+            tombstones_min: u64::MAX,
+            care_factor: 0,
+            ..small(CompactionPolicy::tiered(40), [40; 6])
+        },
+    ]
+}
+
 /// How a database is laid out, in the test's words.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -78,6 +102,8 @@ pub struct Config {
     pub block_len: usize,
     pub table_len: u64,
     pub compaction: CompactionPolicy,
+    /// Matters where threads merge.
+    pub merge_threads: usize,
     pub segments: (u32, u32),
     pub budget: u64,
 }
@@ -93,6 +119,7 @@ impl Config {
             block_len: 64,
             table_len: 4096,
             compaction: policy(2, 70),
+            merge_threads: 1,
             segments: (4096, 16384),
             budget: 1 << 20,
         }
@@ -113,6 +140,7 @@ impl Config {
             block_len: rng.pick(&[64, 256, 4096]),
             table_len: rng.pick(&[1024, 4096, 65536]),
             compaction: policy(rng.pick(&[1, 2, 4]), rng.pick(&[10, 70, CompactionPolicy::NEVER])),
+            merge_threads: 1 + rng.below(3),
             segments: rng.pick(&[(4096, 4096), (4096, 16384), (65536, 1 << 20)]),
             budget: rng.pick(&[1 << 20, 4 << 20]),
         }
@@ -127,6 +155,7 @@ impl Config {
             .block_len(self.block_len)
             .table_len(self.table_len)
             .compaction(self.compaction)
+            .merge_threads(self.merge_threads)
             .segment_len(self.segments.0, self.segments.1)
             .memory_budget(self.budget)
     }
