@@ -38,7 +38,7 @@ pub use concat::{Concat, Source};
 pub use merge::Merge;
 pub use ranges::{RangeDelete, RangeDeletes, cmp_ends, ends_behind};
 pub use veil::Veil;
-pub use visible::Visible;
+pub use visible::{Hole, Visible};
 
 use pebble_format::{InternalKey, PinnedRecord, RecordRef, Result};
 

@@ -28,6 +28,15 @@ pub struct Veil {
     pub deletes: Arc<RangeDeletes>,
     /// The layer that they lie in.
     pub layer: usize,
+    /// Whether nothing newer than its ranges lies under them in its own layer either, so that this one jumps too.
+    pub whole: bool,
+}
+
+impl Veil {
+    /// The newest layer that may jump.
+    fn jumps_from(&self) -> usize {
+        if self.whole { self.layer } else { self.layer + 1 }
+    }
 }
 
 /// All veils over a walk within one keyspace, and where in each of them the walk is.
@@ -48,7 +57,7 @@ pub(crate) enum Hides {
     No,
     /// It is.
     Yes,
-    /// It is, and so are many: the layers behind this one may jump over this range.
+    /// It is, and so are many: the layers from this one on may jump over this range.
     Jump(usize, RangeDelete),
 }
 
@@ -63,6 +72,17 @@ impl Veils {
         let mut veils: Vec<_> = seen.collect();
         veils.sort_by_key(|(veil, _)| veil.layer);
         Self { keyspace, veils, hidden: 0, by: None }
+    }
+
+    /// Where a walk forward may begin instead of at a key: behind a range that no layer has anything to show from.
+    pub(crate) fn leap_forward(&self, key: &[u8]) -> Option<Arc<[u8]>> {
+        self.bare_span(key).map(|span| Arc::clone(&span.end))
+    }
+
+    /// The range around a key that no layer has anything to show from, if there is one.
+    fn bare_span(&self, key: &[u8]) -> Option<&RangeDelete> {
+        let mut bare = self.veils.iter().filter(|(veil, _)| veil.whole && veil.layer == 0);
+        bare.find_map(|(veil, _)| veil.deletes.span(self.keyspace, key))
     }
 
     /// Begins to count anew: the layers may have moved by other means.
@@ -90,8 +110,9 @@ impl Veils {
             self.hidden = if self.by == by { self.hidden.saturating_add(1) } else { 1 };
             self.by = by;
             // Equal, not more: what a jump leaves behind lies in newer layers, and would not move the next time either.
-            return if self.hidden == HIDDEN_BEFORE_JUMP {
-                Hides::Jump(veil.layer, span.clone())
+            let before_jump = if veil.whole { 1 } else { HIDDEN_BEFORE_JUMP };
+            return if self.hidden == before_jump {
+                Hides::Jump(veil.jumps_from(), span.clone())
             } else {
                 Hides::Yes
             };

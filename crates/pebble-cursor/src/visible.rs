@@ -22,8 +22,18 @@ use crate::veil::{Hides, Veil, Veils};
 /// After so many steps over versions of one key a seek is cheaper than going on.
 const STEPS_BEFORE_SEEK: u32 = 16;
 
-/// So many records passed in one movement make a hole that is worth a compaction.
-const HOLE_MIN: u32 = 256;
+/// So many records passed in one movement make a hole that is worth to be known.
+const HOLE_MIN: u32 = 32;
+
+/// A long row of records that one movement passed unseen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// Where it begins. Forward, every key from here to the one that is shown is deleted for this reader; backward, a
+    /// key near the hole's far end.
+    pub start: Bound<Box<[u8]>>,
+    /// Records passed.
+    pub passed: u32,
+}
 
 /// Where the record shown stands.
 #[derive(Debug)]
@@ -55,8 +65,10 @@ pub struct Visible<C: Layers> {
     skipped: u64,
     /// Records passed in this movement.
     passed: u32,
-    /// A key near the near end of the last hole.
-    hole: Option<Box<[u8]>>,
+    /// Where this movement began, going forward: here, unless it is `key`.
+    from: Bound<Vec<u8>>,
+    from_key: bool,
+    hole: Option<Bound<Box<[u8]>>>,
     sticky: Sticky,
 }
 
@@ -80,6 +92,8 @@ impl<C: Layers> Visible<C> {
             key: Vec::new(),
             skipped: 0,
             passed: 0,
+            from: Bound::Unbounded,
+            from_key: false,
             hole: None,
             sticky: Sticky::default(),
         }
@@ -108,8 +122,8 @@ impl<C: Layers> Visible<C> {
             if !above(&this.lo, user_key) {
                 return this.enter_first();
             }
-            this.cursor.seek(InternalKey::lookup(this.keyspace, user_key, this.seqno))?;
-            this.settle_forward(false)
+            this.from = Bound::Included(user_key.to_vec());
+            this.begin_at(user_key)
         })
     }
 
@@ -132,10 +146,12 @@ impl<C: Layers> Visible<C> {
             Place::Off => Ok(()),
             Place::Under => {
                 this.remember();
+                this.from_key = true;
                 this.cursor.next()?;
                 this.settle_forward(true)
             }
             Place::Held(record) => {
+                this.from = Bound::Excluded(record.record().key().to_vec());
                 this.cursor.seek(behind(this.keyspace, record.record().key()))?;
                 this.settle_forward(false)
             }
@@ -182,20 +198,35 @@ impl<C: Layers> Visible<C> {
         self.skipped
     }
 
-    /// A key near which the last movement began to pass a long row of records unseen, if it did: from there to the record
-    /// shown a compaction would pay. Asked once, it is forgotten.
+    /// The long row of records that the last movement passed unseen, if it did: there a compaction would pay. Asked once,
+    /// it is forgotten.
     #[inline]
-    pub fn take_hole(&mut self) -> Option<Box<[u8]>> {
-        self.hole.take()
+    pub fn take_hole(&mut self) -> Option<Hole> {
+        self.hole.take().map(|start| Hole { start, passed: self.passed })
     }
 
-    /// Counts a record that is passed unseen.
+    /// Counts a record that is passed unseen on the way forward.
     #[inline]
-    fn pass(&mut self) {
+    fn pass_forward(&mut self) {
         self.skipped += 1;
         self.passed += 1;
         if self.passed == HOLE_MIN {
-            self.hole = self.cursor.record().map(|record| record.key().into());
+            self.note_hole();
+        }
+    }
+
+    #[cold]
+    fn note_hole(&mut self) {
+        self.hole = Some(self.from.as_ref().map(|key| key.as_slice().into()));
+    }
+
+    /// Counts a record that is passed unseen on the way backward.
+    #[inline]
+    fn pass_backward(&mut self) {
+        self.skipped += 1;
+        self.passed += 1;
+        if self.passed == HOLE_MIN {
+            self.hole = self.cursor.record().map(|record| Bound::Included(record.key().into()));
         }
     }
 
@@ -211,12 +242,30 @@ impl<C: Layers> Visible<C> {
     }
 
     fn enter_first(&mut self) -> Result<()> {
-        let target = match &self.lo {
-            Bound::Unbounded => InternalKey::lookup(self.keyspace, b"", self.seqno),
-            Bound::Included(key) => InternalKey::lookup(self.keyspace, key, self.seqno),
-            Bound::Excluded(key) => behind(self.keyspace, key),
-        };
-        self.cursor.seek(target)?;
+        let lo = self.lo.clone();
+        self.from = lo.clone().map(Vec::from);
+        match lo {
+            Bound::Unbounded => self.begin_at(b""),
+            Bound::Included(key) => self.begin_at(&key),
+            Bound::Excluded(key) => {
+                self.cursor.seek(behind(self.keyspace, &key))?;
+                self.settle_forward(false)
+            }
+        }
+    }
+
+    /// Goes to the first record that is shown at or after a key.
+    fn begin_at(&mut self, key: &[u8]) -> Result<()> {
+        let leap = self.veils.leap_forward(key);
+        match leap.as_deref() {
+            None => self.cursor.seek(InternalKey::lookup(self.keyspace, key, self.seqno))?,
+            // All of the rest of the keyspace is bare.
+            Some([]) => {
+                self.place = Place::Off;
+                return Ok(());
+            }
+            Some(end) => self.cursor.seek(ahead(self.keyspace, end))?,
+        }
         self.settle_forward(false)
     }
 
@@ -230,6 +279,20 @@ impl<C: Layers> Visible<C> {
             },
         }
         self.settle_backward()
+    }
+
+    /// Copies the key under the inner cursor, which is passed; the one that was shown before becomes where this movement
+    /// began.
+    #[inline]
+    fn remember_passed(&mut self) {
+        if self.from_key {
+            self.from_key = false;
+            let shown = std::mem::take(&mut self.key);
+            if let Bound::Excluded(from) = std::mem::replace(&mut self.from, Bound::Excluded(shown)) {
+                self.key = from;
+            }
+        }
+        self.remember();
     }
 
     /// Copies the key under the inner cursor.
@@ -261,35 +324,39 @@ impl<C: Layers> Visible<C> {
                 }
                 passing = true;
                 steps = 0;
-                self.remember();
+                self.remember_passed();
                 if let Hides::Jump(layer, range) = hides
                     && let Some(target) = end_of(self.keyspace, &range.end)
                 {
-                    self.pass();
+                    self.pass_forward();
                     self.cursor.next()?;
-                    self.cursor.skip_forward(layer + 1, target)?;
+                    self.cursor.skip_forward(layer, target)?;
+                    if layer > 0 && self.hole.is_none() {
+                        // What lets this layer jump is known to it alone; the newest would spare the way here too.
+                        self.note_hole();
+                    }
                     continue;
                 }
             } else if shadowed && steps >= STEPS_BEFORE_SEEK {
-                self.pass();
+                self.pass_forward();
                 self.cursor.seek(behind(self.keyspace, &self.key))?;
                 continue;
             } else if !shadowed {
                 passing = false;
                 // Too new. If it was a version of this very key some steps ago too, there may be many more.
                 if steps >= STEPS_BEFORE_SEEK && record.key() == &*self.key {
-                    self.pass();
+                    self.pass_forward();
                     self.cursor.seek(InternalKey::lookup(self.keyspace, &self.key, self.seqno))?;
                     steps = 0;
                     continue;
                 }
                 if steps == 0 || steps >= STEPS_BEFORE_SEEK {
-                    self.remember();
+                    self.remember_passed();
                     steps = 0;
                 }
             }
             steps += 1;
-            self.pass();
+            self.pass_forward();
             self.cursor.next()?;
         }
     }
@@ -317,17 +384,17 @@ impl<C: Layers> Visible<C> {
                     self.place = Place::Held(newest);
                     return Ok(());
                 }
-                self.pass();
+                self.pass_backward();
                 steps = 0;
                 if let Hides::Jump(layer, range) = hides {
-                    self.cursor.skip_backward(layer + 1, ahead(self.keyspace, &range.start))?;
+                    self.cursor.skip_backward(layer, ahead(self.keyspace, &range.start))?;
                 }
                 continue;
             }
             let Some(seqno) = record.map(|record| record.seqno()) else { return Ok(()) };
             let too_new = seqno > self.seqno;
             if too_new || newest.is_some() {
-                self.pass();
+                self.pass_backward();
             }
             if !too_new {
                 newest = self.cursor.pinned();

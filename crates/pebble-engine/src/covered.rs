@@ -1,9 +1,10 @@
-//! Tables that lie wholly under a range delete: they leave the tree without being read.
+//! Tables under range deletes: those that lie there whole leave the tree without being read, those that lie there for the
+//! most part are merged.
 //!
 //! ```text
 //!   run 9          [c ───────────────── x)#90
 //!   run 3     [a ── d]  [e ── k]  [l ── q]  [r ── z]
-//!                       └──── gone ─────┘               the two at the ends are left to a merge
+//!              merged   └──── gone ─────┘    merged      if half of it or more is hidden; else left to its turn
 //! ```
 //!
 //! A table may go when every key from its first to its last is covered by newer range deletes of one newer run, and no
@@ -11,70 +12,105 @@
 //!
 //! Threading: under the lock of [`Merges`](crate::merges::Merges), so that no merge takes such a table meanwhile.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 
-use pebble_compaction::Busy;
+use pebble_compaction::{Busy, KeyRange};
 use pebble_cursor::{RangeDelete, RangeDeletes};
 use pebble_format::{KeyspaceId, Seqno};
-use pebble_manifest::{Edit, Run, TableMeta};
+use pebble_manifest::{Edit, TableMeta};
+use pebble_sstable::KeyBoundary;
 
 use crate::core::Core;
 use crate::error::Result;
 use crate::install::InstallError;
 use crate::state::Tree;
 
+/// The part of a table that must be hidden for a merge to pay: it frees as much as it writes.
+const PART_MIN: f64 = 0.5;
+
 impl Core {
-    /// Drops the tables that lie wholly under a range delete. Cost where there is no range delete: a look.
+    /// Drops the tables that lie wholly under a range delete, and asks for a merge of those of which the most part does.
+    /// Cost where there is no range delete: a look.
     pub(crate) fn drop_covered(&self) -> Result<()> {
         if self.state.load().tree.range_deletes.is_empty() {
             return Ok(());
         }
-        let bytes = self.merges.with_busy(|busy| {
-            let tree = self.state.load().tree.clone();
-            let (removed, bytes) = covered(&tree, &self.snapshots.list(), busy);
-            if removed.is_empty() {
-                return Ok(0);
+        let (bytes, partly) = self.merges.with_busy(|busy| -> Result<_> {
+            let tree = Arc::clone(&self.state.load().tree);
+            let (removed, bytes, partly) = covered(&tree, &self.snapshots.list(), busy)?;
+            if !removed.is_empty() {
+                let edit = Edit { removed, ..Edit::default() };
+                self.install(|_| Ok(edit), None).map_err(InstallError::into_cause)?;
             }
-            let edit = Edit { removed, ..Edit::default() };
-            self.install(|_| Ok(edit), None).map_err(InstallError::into_cause).map(|()| bytes)
+            Ok((bytes, partly))
         })?;
         self.counters.dropped_covered(bytes);
+        partly.into_iter().for_each(|range| self.wanted.add_whatever_it_costs(range));
         Ok(())
     }
 }
 
-/// Numbers and bytes of the tables that may go.
-fn covered(tree: &Tree, snapshots: &[Seqno], busy: &Busy) -> (Vec<u64>, u64) {
-    let mut found = BTreeSet::new();
+/// The tables that may go, their bytes, and a key of each of those of which the most part is hidden.
+fn covered(tree: &Tree, snapshots: &[Seqno], busy: &Busy) -> Result<(Vec<u64>, u64, Vec<KeyRange>)> {
+    let (mut removed, mut bytes, mut partly) = (Vec::new(), 0, Vec::new());
     for (place, deletes) in &tree.range_deletes {
-        for run in tree.version.runs().skip(place + 1) {
-            let near = deletes.spans().iter().flat_map(|span| tables_near(run, span));
-            let gone = near.filter(|meta| may_go(meta, deletes, snapshots) && !busy.contains(meta.number));
-            found.extend(gone.map(|meta| (meta.number, meta.len)));
+        let runs = tree.version.runs().zip(&tree.runs).skip(place + 1);
+        for (run, tables) in runs {
+            let mut hidden: BTreeMap<usize, f64> = BTreeMap::new();
+            for (low, high) in deletes.spans().iter().map(bounds) {
+                for at in run.overlapping(low, high) {
+                    let part = tables.get(at).map_or(Ok(0.0), |table| table.part_within(low, high))?;
+                    *hidden.entry(at).or_default() += part;
+                }
+            }
+            for (at, part) in hidden {
+                let Some(meta) = run.tables().get(at) else { continue };
+                if busy.contains(meta.number)
+                    || removed.contains(&meta.number)
+                    || is_seen(meta, deletes, snapshots)
+                {
+                    continue;
+                }
+                if is_whole(meta, deletes) {
+                    removed.push(meta.number);
+                    bytes += meta.len;
+                } else if part >= PART_MIN {
+                    partly.push(first_key(meta));
+                }
+            }
         }
     }
-    (found.iter().map(|(number, _)| *number).collect(), found.iter().map(|(_, len)| len).sum())
+    Ok((removed, bytes, partly))
 }
 
-/// The tables of a run that a range reaches into.
-fn tables_near<'a>(run: &'a Run, span: &RangeDelete) -> impl Iterator<Item = &'a TableMeta> {
-    let end = match span.keyspace.0.checked_add(1).map(KeyspaceId) {
+/// What a range delete covers, as bounds.
+fn bounds(span: &RangeDelete) -> (KeyBoundary<'_>, KeyBoundary<'_>) {
+    let high = match span.keyspace.0.checked_add(1).map(KeyspaceId) {
         _ if !span.end.is_empty() => Bound::Excluded((span.keyspace, &*span.end)),
         Some(next) => Bound::Excluded((next, &b""[..])),
         None => Bound::Unbounded,
     };
-    let near = run.overlapping(Bound::Included((span.keyspace, &span.start)), end);
-    run.tables().get(near).unwrap_or_default().iter().map(|meta| &**meta)
+    (Bound::Included((span.keyspace, &span.start)), high)
 }
 
-fn may_go(meta: &TableMeta, deletes: &RangeDeletes, snapshots: &[Seqno]) -> bool {
+/// Whether every key of the table is hidden.
+fn is_whole(meta: &TableMeta, deletes: &RangeDeletes) -> bool {
     let (first, last) = (meta.first.as_ref(), meta.last.as_ref());
     // Its own range deletes may reach on to where nothing covers them.
-    let within = meta.reach.is_none() && first.keyspace == last.keyspace;
-    let newest = deletes.seqno_max().unwrap_or_default();
-    let between = |snapshot: &Seqno| (meta.seqno_min..newest).contains(snapshot);
-    within
+    meta.reach.is_none()
+        && first.keyspace == last.keyspace
         && deletes.covers_all(first.keyspace, first.user_key, last.user_key, meta.seqno_max)
-        && !snapshots.iter().any(between)
+}
+
+/// Whether a snapshot may see records of the table that the range deletes hide from others.
+fn is_seen(meta: &TableMeta, deletes: &RangeDeletes, snapshots: &[Seqno]) -> bool {
+    let newest = deletes.seqno_max().unwrap_or_default();
+    snapshots.iter().any(|snapshot| (meta.seqno_min..newest).contains(snapshot))
+}
+
+fn first_key(meta: &TableMeta) -> KeyRange {
+    let (keyspace, key) = meta.starts();
+    KeyRange { keyspace, start: key.into(), end: [key, b"\0"].concat().into() }
 }

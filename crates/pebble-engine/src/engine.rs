@@ -122,7 +122,7 @@ impl Engine {
             Some(snapshot) => (self.core.state.load_full(), snapshot.seqno()),
             None => self.core.state.consistent(&self.core.visible),
         };
-        Ok(Iter::new(state, Arc::clone(&self.core.wanted), keyspace, sane(bounds), seqno))
+        Ok(Iter::new(state, Arc::downgrade(&self.core), keyspace, sane(bounds), seqno))
     }
 
     /// The present state, to be read later.

@@ -13,17 +13,17 @@
 
 use std::cmp::Ordering;
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use pebble_compaction::KeyRange;
-use pebble_cursor::{Concat, Cursor, Merge, Source, Veil, Visible};
+use pebble_cursor::{Concat, Cursor, Hole, Merge, Source, Veil, Visible, ends_behind};
 use pebble_format::{HeadPrefix, InternalKey, KeyspaceId, PinnedRecord, RecordRef, Seqno, Trailer};
 use pebble_memtable::MemtableCursor;
 use pebble_sstable::TableCursor;
 
+use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::state::{ReadState, RunTables};
-use crate::wanted::WantedRanges;
 
 /// The tables of one run, for [`Concat`].
 pub(crate) struct RunSource(RunTables);
@@ -114,7 +114,7 @@ pub type Bounds = (Bound<Box<[u8]>>, Bound<Box<[u8]>>);
 /// After an error it gives that error and nothing else: never an entry from behind a gap.
 pub struct Iter {
     state: Arc<ReadState>,
-    wanted: Arc<WantedRanges>,
+    core: Weak<Core>,
     keyspace: KeyspaceId,
     bounds: Bounds,
     seqno: Seqno,
@@ -145,27 +145,31 @@ enum Phase {
 impl Iter {
     pub(crate) fn new(
         state: Arc<ReadState>,
-        wanted: Arc<WantedRanges>,
+        core: Weak<Core>,
         keyspace: KeyspaceId,
         bounds: Bounds,
         seqno: Seqno,
     ) -> Self {
-        Self { state, wanted, keyspace, bounds, seqno, front: None, back: None, phase: Phase::Open }
+        Self { state, core, keyspace, bounds, seqno, front: None, back: None, phase: Phase::Open }
     }
 
     /// An end at no position.
     fn new_end(&self) -> End {
         let (tree, mut children, mut veils) = (&self.state.tree, Vec::new(), Vec::new());
         for memtable in self.state.memtables().filter(|memtable| !memtable.is_empty()) {
-            veils.extend(memtable.range_deletes().map(|deletes| Veil { deletes, layer: children.len() }));
+            let layer = children.len();
+            veils.extend(memtable.range_deletes().map(|deletes| Veil { deletes, layer, whole: false }));
+            veils.extend(memtable.dead_ranges().map(|deletes| Veil { deletes, layer, whole: true }));
             children.push(Child::Memtable(memtable.cursor()));
         }
         let first_run = children.len();
         children.extend(tree.runs.iter().map(Child::run));
         let of_runs = tree.range_deletes.iter();
-        veils.extend(
-            of_runs.map(|(run, deletes)| Veil { deletes: Arc::clone(deletes), layer: first_run + run }),
-        );
+        veils.extend(of_runs.map(|(run, deletes)| Veil {
+            deletes: Arc::clone(deletes),
+            layer: first_run + run,
+            whole: false,
+        }));
         let merge = Merge::with_prefix(children, self.prefix());
         let (lo, hi) = self.bounds.clone();
         let view = Visible::new(merge, self.keyspace, lo, hi, self.seqno).below(veils);
@@ -240,8 +244,8 @@ impl Iter {
         };
         let found =
             moved.map(|()| end.view.pinned().filter(|found| !self.is_given(side, found.record().key())));
-        if let Some(near) = end.view.take_hole() {
-            self.report_hole(side, near, end.view.record().map(|record| record.key()));
+        if let Some(hole) = end.view.take_hole() {
+            self.report(side, hole, end.view.record().map(|record| record.key()));
         }
         self.put_back(side, end);
         match found {
@@ -258,14 +262,34 @@ impl Iter {
         }
     }
 
-    /// A long row of records was passed unseen, from near `near` to the entry that was found: a merge would pay there.
+    /// A long row of records was passed unseen, up to the entry that was found.
     #[cold]
-    fn report_hole(&self, side: Side, near: Box<[u8]>, found: Option<&[u8]>) {
-        let (start, end): (Box<[u8]>, Box<[u8]>) = match (side, found) {
-            (Side::Front, found) => (near, found.unwrap_or_default().into()),
-            (Side::Back, found) => (found.unwrap_or_default().into(), near),
+    fn report(&self, side: Side, hole: Hole, found: Option<&[u8]>) {
+        let Some(core) = self.core.upgrade() else { return };
+        let start = match hole.start {
+            Bound::Unbounded => Box::default(),
+            Bound::Included(key) => key,
+            Bound::Excluded(key) => [&*key, b"\0"].concat().into(),
         };
-        self.wanted.add(KeyRange { keyspace: self.keyspace, start, end });
+        match side {
+            Side::Front => {
+                let end: Box<[u8]> = match (found, &self.bounds.1) {
+                    (Some(key), _) => key.into(),
+                    (None, Bound::Excluded(key)) => key.clone(),
+                    (None, Bound::Unbounded) => Box::default(),
+                    (None, Bound::Included(key)) => [&**key, b"\0"].concat().into(),
+                };
+                if ends_behind(&end, &start) {
+                    let range = KeyRange { keyspace: self.keyspace, start, end };
+                    core.found_dead(&self.state.memtable, range, self.seqno, hole.passed);
+                }
+            }
+            Side::Back => {
+                let range =
+                    KeyRange { keyspace: self.keyspace, start: found.unwrap_or_default().into(), end: start };
+                core.wanted.add(range, hole.passed);
+            }
+        }
     }
 
     /// Whether the other end has given `key` already, or what lies behind it from here.
@@ -294,8 +318,8 @@ impl Iter {
             Side::Front => end.view.seek(key),
             Side::Back => end.view.seek_for_prev(key),
         };
-        if let Some(near) = end.view.take_hole() {
-            self.report_hole(side, near, end.view.record().map(|record| record.key()));
+        if let Some(hole) = end.view.take_hole() {
+            self.report(side, hole, end.view.record().map(|record| record.key()));
         }
         end.pending = true;
         self.put_back(side, end);

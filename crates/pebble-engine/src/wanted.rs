@@ -1,19 +1,30 @@
-//! Where readers had to pass many records that they could not be shown: key ranges for which a merge would pay.
+//! What readers learn of the tree: where they had to pass many records that they could not be shown.
+//!
+//! - Where nothing but deleted keys was found, the memtable remembers it, and later readers begin behind
+//!   ([`mark_dead`](pebble_memtable::MemtableWriter::mark_dead)).
+//! - Where the row was long, a merge would pay, and those who merge are told.
 //!
 //! Threading: a short list under a lock that readers only try, so that none of them ever waits.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crossbeam_channel::Sender;
 use pebble_compaction::{KeyRange, Wanted};
+use pebble_cursor::RangeDelete;
+use pebble_format::Seqno;
+use pebble_memtable::Memtable;
 
+use crate::core::Core;
 use crate::sync::lock;
+
+/// Records passed in one movement from which on a merge would pay.
+const WORTH_A_MERGE: u32 = 256;
 
 /// Ranges remembered; the oldest goes first.
 const WANTED_MAX: usize = 16;
 
-/// The list, and who is to be woken when it grows. An iterator holds nothing else of an open database.
+/// The list, and who is to be woken when it grows.
 pub(crate) struct WantedRanges {
     list: Mutex<VecDeque<Wanted>>,
     bell: Sender<()>,
@@ -25,16 +36,29 @@ impl WantedRanges {
         Self { list: Mutex::default(), bell }
     }
 
-    /// Adds a range, unless it is known already, or somebody else is at the list.
-    pub(crate) fn add(&self, range: KeyRange) {
-        let Ok(mut list) = self.list.try_lock() else { return };
-        if list.iter().any(|known| known.range == range) {
+    /// Adds a range in which so many records were passed, if that is worth a merge. Unless somebody else is at the list:
+    /// a reader does not wait.
+    pub(crate) fn add(&self, range: KeyRange, passed: u32) {
+        if passed >= WORTH_A_MERGE
+            && let Ok(list) = self.list.try_lock()
+        {
+            self.put(list, Wanted { range, by_user: false });
+        }
+    }
+
+    /// Adds a range that is to be merged whatever that rewrites.
+    pub(crate) fn add_whatever_it_costs(&self, range: KeyRange) {
+        self.put(lock(&self.list), Wanted { range, by_user: true });
+    }
+
+    fn put(&self, mut list: MutexGuard<'_, VecDeque<Wanted>>, wanted: Wanted) {
+        if list.contains(&wanted) {
             return;
         }
         if list.len() == WANTED_MAX {
             list.pop_front();
         }
-        list.push_back(Wanted { range, by_user: false });
+        list.push_back(wanted);
         // A full channel means that the wake-up is on its way already.
         self.bell.try_send(()).ok();
     }
@@ -49,5 +73,20 @@ impl WantedRanges {
         if !seen.is_empty() {
             lock(&self.list).retain(|range| !seen.contains(range));
         }
+    }
+}
+
+impl Core {
+    /// A reader at `seqno`, with `memtable` as the newest, found every key of a range deleted.
+    pub(crate) fn found_dead(&self, memtable: &Arc<Memtable>, range: KeyRange, seqno: Seqno, passed: u32) {
+        // A writer that is busy now is not waited for: the next reader finds the same.
+        if let Ok(mut committer) = self.commit.try_lock()
+            && Arc::ptr_eq(committer.memtable.shared(), memtable)
+        {
+            let now = Seqno(committer.next_seqno.0 - 1);
+            let (start, end) = (range.start.clone().into(), range.end.clone().into());
+            committer.memtable.mark_dead(RangeDelete { keyspace: range.keyspace, start, end, seqno }, now);
+        }
+        self.wanted.add(range, passed);
     }
 }

@@ -5,6 +5,7 @@
 
 mod arena;
 mod cursor;
+mod dead;
 mod finger;
 mod memtable;
 mod node;

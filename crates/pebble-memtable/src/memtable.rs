@@ -10,6 +10,7 @@ use pebble_cursor::RangeDeletes;
 use pebble_format::{HeadPrefix, InternalKey, PinnedRecord, RecordRef, Seqno};
 
 use crate::cursor::MemtableCursor;
+use crate::dead::Dead;
 use crate::ranges::Ranges;
 use crate::tree::{Spot, Tree};
 use crate::windows::record_at;
@@ -19,6 +20,7 @@ use crate::writer::MemtableWriter;
 pub struct Memtable {
     pub(crate) tree: Tree,
     pub(crate) ranges: Ranges,
+    pub(crate) dead: Dead,
     pub(crate) totals: Totals,
 }
 
@@ -58,7 +60,7 @@ impl Memtable {
             seqno_min: AtomicU64::new(u64::MAX),
             seqno_max: AtomicU64::new(0),
         };
-        Self { tree, ranges: Ranges::default(), totals }
+        Self { tree, ranges: Ranges::default(), dead: Dead::default(), totals }
     }
 
     /// The newest version at or after `lookup` of exactly its user key; a tombstone is given as the record it is.
@@ -105,6 +107,13 @@ impl Memtable {
     #[inline]
     pub fn range_delete_count(&self) -> usize {
         self.ranges.count()
+    }
+
+    /// The [dead ranges](MemtableWriter::mark_dead) that hold now. Whoever loaded his sequence number before he asks may
+    /// begin behind those that are not newer than it, here and in all that is older. Cost: one load while there is none.
+    #[inline]
+    pub fn dead_ranges(&self) -> Option<Arc<RangeDeletes>> {
+        self.dead.get()
     }
 
     /// Records inserted.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use pebble_cursor::RangeDelete;
 use pebble_format::limits::RECORD_ALIGN;
-use pebble_format::{AppendRegion, Error, HeadPrefix, RecordRef, Result};
+use pebble_format::{AppendRegion, Error, HeadPrefix, RecordRef, Result, Seqno};
 
+use crate::dead::DeadRanges;
 use crate::finger::Finger;
 use crate::memtable::Memtable;
 use crate::windows::Windows;
@@ -18,12 +19,13 @@ pub struct MemtableWriter {
     /// The attached region, and the position of its first byte.
     region: Option<(Arc<AppendRegion>, u32)>,
     finger: Finger,
+    dead: DeadRanges,
 }
 
 impl MemtableWriter {
     pub(crate) fn new(prefix: HeadPrefix) -> Self {
         let (tree, finger) = Finger::plant(prefix);
-        Self { shared: Arc::new(Memtable::over(tree)), region: None, finger }
+        Self { shared: Arc::new(Memtable::over(tree)), region: None, finger, dead: DeadRanges::default() }
     }
 
     /// The memtable, to be shared with readers.
@@ -45,6 +47,15 @@ impl MemtableWriter {
         let base = self.shared.tree.windows.attach(region);
         self.region = base.map(|base| (Arc::clone(region), base));
         Ok(base.is_some())
+    }
+
+    /// Remembers that a reader at `range.seqno` found every key of a range deleted, here and in all that is older; `now`
+    /// is the newest sequence number inserted. False, and nothing is remembered, when something was put into the range
+    /// since, or that would be too long to find out. A put into the range takes it back before that put can be seen.
+    ///
+    /// Cost: a look at what is new in the range, up to 4,096 records.
+    pub fn mark_dead(&mut self, range: RangeDelete, now: Seqno) -> bool {
+        self.dead.mark(&self.shared, range, now)
     }
 
     /// Indexes the record at `offset` of the attached region, which must be filled that far. Cost: one
@@ -77,6 +88,7 @@ impl MemtableWriter {
         {
             self.shared.ranges.add(delete);
         }
+        self.dead.inserted(&self.shared, record);
         self.shared.totals.add(&record);
         Ok(())
     }
