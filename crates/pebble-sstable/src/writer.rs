@@ -14,9 +14,9 @@ use pebble_cursor::{RangeDelete, WholeBlock};
 use pebble_format::checksum::crc32c;
 use pebble_format::hash::key_hash;
 use pebble_format::table::{
-    Codec, FLAG_COMPRESSED, FLAG_HAS_RANGE_DELETES, FLAG_HAS_TOMBSTONES, FLAG_UNIQUE_USER_KEYS, HASH_XXH3,
-    IndexKind, KeyBound, REGION_ALIGN, REGION_COUNT, RegionId, TABLE_MAGIC, TABLE_VERSION, TableFooter,
-    TableProperties, TableRegion, granule_location, slot_location,
+    Bucket, Codec, FLAG_COMPRESSED, FLAG_HAS_RANGE_DELETES, FLAG_HAS_TOMBSTONES, FLAG_UNIQUE_USER_KEYS,
+    HASH_XXH3, IndexKind, KeyBound, REGION_ALIGN, REGION_COUNT, RegionId, TABLE_MAGIC, TABLE_VERSION,
+    TableFooter, TableProperties, TableRegion, granule_location, slot_location,
 };
 use pebble_format::{
     Error, HeadPrefix, InternalKey, KeyspaceId, Kind, OwnedKey, RecordRef, Result, Seqno, Trailer, record,
@@ -376,7 +376,7 @@ impl<W: Write> TableWriter<W> {
         let mut end = self.data.len;
         for (id, region) in RegionId::ALL.into_iter().zip(&mut regions) {
             let bytes: &[u8] = match id {
-                RegionId::PointIndex => &index,
+                RegionId::PointIndex => index.as_bytes(),
                 RegionId::Directory => self.data.directory.as_bytes(),
                 RegionId::SeekIndex => &seek_index,
                 RegionId::RangeDeletes => &range_deletes,
@@ -437,15 +437,15 @@ impl<W: Write> TableWriter<W> {
             raw_len: self.data.raw_len,
             key_bytes: self.sums.key_bytes,
             value_bytes: self.sums.value_bytes,
-            index_len: index.len() as u64,
+            index_len: index.as_bytes().len() as u64,
         };
         Ok((self.data.to, info))
     }
 
     /// The bytes of the index region, what they are, and a filter's probes.
-    fn point_index(&self) -> (IndexKind, u8, Vec<u8>) {
+    fn point_index(&self) -> (IndexKind, u8, IndexBytes) {
         let bits = match self.options.index {
-            PointIndex::None => return (IndexKind::None, 0, Vec::new()),
+            PointIndex::None => return (IndexKind::None, 0, IndexBytes::Filter(Vec::new())),
             PointIndex::Bloom { bits_per_key } => bits_per_key,
             PointIndex::Location => {
                 if let Some(buckets) = index::build(&self.hashes, &self.locations) {
@@ -453,12 +453,27 @@ impl<W: Write> TableWriter<W> {
                         Compression::None => IndexKind::Granule,
                         Compression::Lz4 => IndexKind::Slot,
                     };
-                    return (kind, 0, buckets.as_bytes().to_vec());
+                    return (kind, 0, IndexBytes::Buckets(buckets));
                 }
                 FALLBACK_BITS
             }
         };
-        (IndexKind::Bloom, bloom::probes(bits), bloom::build(&self.hashes, bits))
+        (IndexKind::Bloom, bloom::probes(bits), IndexBytes::Filter(bloom::build(&self.hashes, bits)))
+    }
+}
+
+/// What the index region holds.
+enum IndexBytes {
+    Buckets(Vec<Bucket>),
+    Filter(Vec<u8>),
+}
+
+impl IndexBytes {
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Buckets(buckets) => buckets.as_bytes(),
+            Self::Filter(bytes) => bytes,
+        }
     }
 }
 
