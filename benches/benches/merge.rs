@@ -10,7 +10,7 @@
 //! "opened anew" checks every block of its inputs on the way, as a merge of tables that nobody has read does; the other
 //! one has inputs that were checked.
 //!
-//! `cargo bench -p pebble-bench --bench merge [-- records [rounds]]`: 2,000,000 records of 140 B (16 B random keys,
+//! `cargo bench -p pebble-bench --bench merge [-- [memory] [records [rounds]]]`: 2,000,000 records of 140 B (16 B random keys,
 //! 108 B values) unless told otherwise. `-- profile <k> [records]` only merges, again and again, for a profiler.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on stops")]
@@ -369,9 +369,14 @@ fn main() {
         }
         return;
     }
-    let (records, rounds) = (number(0).unwrap_or(2_000_000), number(1).unwrap_or(9) as usize);
+    let only_memory = arguments.first().is_some_and(|word| word == "memory");
+    let first = usize::from(only_memory);
+    let (records, rounds) = (number(first).unwrap_or(2_000_000), number(first + 1).unwrap_or(9) as usize);
     for k in [2, 4, 8] {
         in_memory(records, rounds, k);
+    }
+    if only_memory {
+        return;
     }
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     for k in [2, 8] {

@@ -97,7 +97,7 @@ impl<S: Source> Concat<S> {
                 self.child = Some((index, child));
             }
         }
-        self.positioned = self.child.as_ref().is_some_and(|(_, child)| child.record().is_some());
+        self.positioned = self.child.as_ref().is_some_and(|(_, child)| child.is_positioned());
         Ok(())
     }
 
@@ -121,14 +121,15 @@ impl<S: Source> Concat<S> {
         Ok(())
     }
 
+    #[inline]
     fn step(
         &mut self,
-        movement: fn(&mut S::Cursor) -> Result<()>,
-        settle: fn(&mut Self, usize) -> Result<()>,
+        movement: impl FnOnce(&mut S::Cursor) -> Result<()>,
+        settle: impl FnOnce(&mut Self, usize) -> Result<()>,
     ) -> Result<()> {
         let Some((index, child)) = self.child.as_mut().filter(|_| self.positioned) else { return Ok(()) };
         movement(child)?;
-        if child.record().is_none() {
+        if !child.is_positioned() {
             let index = *index;
             self.positioned = false;
             settle(self, index)?;
@@ -196,6 +197,11 @@ impl<S: Source> Cursor for Concat<S> {
     fn record(&self) -> Option<RecordRef<'_>> {
         let (_, child) = self.child.as_ref().filter(|_| self.positioned && !self.sticky.failed())?;
         child.record()
+    }
+
+    #[inline]
+    fn is_positioned(&self) -> bool {
+        self.positioned && !self.sticky.failed()
     }
 
     fn pinned(&self) -> Option<PinnedRecord> {

@@ -65,6 +65,12 @@ pub trait Cursor {
     /// The record under the cursor.
     fn record(&self) -> Option<RecordRef<'_>>;
 
+    /// Whether the cursor stands on a record, for who does not want to look at it.
+    #[inline]
+    fn is_positioned(&self) -> bool {
+        self.record().is_some()
+    }
+
     /// The record under the cursor, pinned where it lies: it outlives the cursor. Cost: a reference count.
     fn pinned(&self) -> Option<PinnedRecord>;
 
@@ -124,6 +130,10 @@ impl<C: Cursor + ?Sized> Cursor for Box<C> {
 
     fn record(&self) -> Option<RecordRef<'_>> {
         (**self).record()
+    }
+
+    fn is_positioned(&self) -> bool {
+        (**self).is_positioned()
     }
 
     fn pinned(&self) -> Option<PinnedRecord> {

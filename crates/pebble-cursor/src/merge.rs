@@ -14,6 +14,7 @@
 //! [`Cursor`].
 
 use std::cmp::Ordering;
+use std::hint::select_unpredictable;
 
 use pebble_format::{HeadPrefix, InternalKey, PinnedRecord, RecordRef, Result};
 
@@ -96,7 +97,7 @@ impl<C: Cursor> Merge<C> {
         if let Some(top) = self.tree.first_mut() {
             *top = winner;
         }
-        self.positioned = self.children.get(winner.child).is_some_and(|child| child.record().is_some());
+        self.positioned = self.children.get(winner.child).is_some_and(C::is_positioned);
     }
 
     /// The winner among the leaves below `node`, with the losers recorded. Depth log2(k) + 1.
@@ -131,6 +132,7 @@ impl<C: Cursor> Merge<C> {
         if a.head != b.head { a.head < b.head } else { self.sooner_in_full(a.child, b.child) }
     }
 
+    #[cold]
     fn sooner_in_full(&self, a: usize, b: usize) -> bool {
         let record = |child: usize| self.children.get(child).and_then(Cursor::record);
         let order = match (record(a), record(b)) {
@@ -143,19 +145,23 @@ impl<C: Cursor> Merge<C> {
         order.then_with(|| a.cmp(&b)) == Ordering::Less
     }
 
-    /// Lets the child that moved, the winner so far, play its path again.
+    /// Lets the child that moved, the winner so far, play its path again. Who wins a match is what nobody can foretell,
+    /// so both players are selected without a branch; a wrong guess would cost more than all else of the match.
     #[inline]
     fn replay(&mut self, child: usize) {
         let mut winner = self.entry(child);
         let mut node = (self.children.len() + child) / 2;
         while node > 0 {
             let Some(loser) = self.tree.get(node).copied() else { return };
-            if self.sooner(&loser, &winner) {
-                if let Some(slot) = self.tree.get_mut(node) {
-                    *slot = winner;
-                }
-                winner = loser;
+            let sooner = if loser.head == winner.head {
+                self.sooner_in_full(loser.child, winner.child)
+            } else {
+                loser.head < winner.head
+            };
+            if let Some(slot) = self.tree.get_mut(node) {
+                *slot = select_unpredictable(sooner, winner, loser);
             }
+            winner = select_unpredictable(sooner, loser, winner);
             node /= 2;
         }
         if let Some(top) = self.tree.first_mut() {
@@ -163,12 +169,12 @@ impl<C: Cursor> Merge<C> {
         }
         // The winner has the largest rank only at the end, or at a record with an extreme key.
         if winner.head == u64::MAX {
-            self.positioned = self.children.get(winner.child).is_some_and(|child| child.record().is_some());
+            self.positioned = self.children.get(winner.child).is_some_and(C::is_positioned);
         }
     }
 
     #[inline]
-    fn step(&mut self, direction: Direction, movement: fn(&mut C) -> Result<()>) -> Result<()> {
+    fn step(&mut self, direction: Direction, movement: impl FnOnce(&mut C) -> Result<()>) -> Result<()> {
         let Some(winner) = self.tree.first().filter(|_| self.positioned).map(|entry| entry.child) else {
             return Ok(());
         };
@@ -301,6 +307,11 @@ impl<C: Cursor> Cursor for Merge<C> {
     #[inline]
     fn record(&self) -> Option<RecordRef<'_>> {
         self.winner()?.record()
+    }
+
+    #[inline]
+    fn is_positioned(&self) -> bool {
+        self.positioned && !self.sticky.failed()
     }
 
     fn pinned(&self) -> Option<PinnedRecord> {

@@ -124,7 +124,7 @@ impl<'a> InternalKey<'a> {
     /// Whether both are versions of one key.
     #[inline]
     pub fn same_key(&self, other: &InternalKey<'_>) -> bool {
-        self.keyspace == other.keyspace && self.user_key == other.user_key
+        self.cmp_user(other).is_eq()
     }
 
     /// Order by keyspace and user key alone.

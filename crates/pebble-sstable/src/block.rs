@@ -10,7 +10,7 @@
 use pebble_format::limits::RECORD_ALIGN;
 use pebble_format::record::RECORD_HEADER_LEN;
 use pebble_format::table::{BLOCK_COUNT_MAX, BLOCK_LEN_MAX, BlockTail, block_tail_len};
-use pebble_format::{Corruption, InternalKey, KeyspaceId, Pinned, PinnedRecord, RecordRef};
+use pebble_format::{Corruption, InternalKey, KeyspaceId, Pinned, PinnedRecord, RecordRef, Trailer};
 use zerocopy::byteorder::little_endian::{U16, U32};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -63,7 +63,18 @@ fn leading_u32(bytes: &[u8]) -> u32 {
 #[derive(Debug, Default)]
 pub(crate) struct BlockBuilder {
     bytes: Vec<u8>,
-    starts: Vec<usize>,
+    slots: Vec<Slot>,
+    /// The last tail.
+    tail: Vec<u8>,
+}
+
+/// The key of a record in the builder, so that nothing is parsed again.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    start: u32,
+    key_len: u16,
+    keyspace: KeyspaceId,
+    trailer: Trailer,
 }
 
 impl BlockBuilder {
@@ -71,19 +82,26 @@ impl BlockBuilder {
     /// may.
     #[inline]
     pub(crate) fn fits(&self, len: usize, target: usize) -> bool {
-        let count = self.starts.len() + 1;
+        let count = self.slots.len() + 1;
         count == 1 || count <= BLOCK_COUNT_MAX && self.bytes.len() + len + block_tail_len(count) <= target
     }
 
+    /// Appends a record. One whose place no block can have is left to [`BlockBuilder::close`] to refuse.
     #[inline]
     pub(crate) fn push(&mut self, record: RecordRef<'_>) {
-        self.starts.push(self.bytes.len());
+        let key = record.internal_key();
+        self.slots.push(Slot {
+            start: u32::try_from(self.bytes.len()).unwrap_or(u32::MAX),
+            key_len: u16::try_from(key.user_key.len()).unwrap_or(u16::MAX),
+            keyspace: key.keyspace,
+            trailer: key.trailer,
+        });
         self.bytes.extend_from_slice(record.raw());
     }
 
     /// Records so far.
     pub(crate) fn count(&self) -> usize {
-        self.starts.len()
+        self.slots.len()
     }
 
     /// Bytes of the records so far.
@@ -92,53 +110,67 @@ impl BlockBuilder {
     }
 
     /// Bytes of the block if it were closed now; 0 when it is empty.
+    #[inline]
     pub(crate) fn closed_len(&self) -> usize {
-        if self.starts.is_empty() { 0 } else { self.bytes.len() + block_tail_len(self.starts.len()) }
+        if self.slots.is_empty() { 0 } else { self.bytes.len() + block_tail_len(self.slots.len()) }
     }
 
-    /// The first record.
-    pub(crate) fn first(&self) -> Option<RecordRef<'_>> {
-        self.record(0)
+    /// The first key.
+    pub(crate) fn first_key(&self) -> Option<InternalKey<'_>> {
+        self.key(self.slots.first()?)
     }
 
-    /// The last record.
+    /// The last key.
     #[inline]
-    pub(crate) fn last(&self) -> Option<RecordRef<'_>> {
-        self.record(self.starts.len().checked_sub(1)?)
+    pub(crate) fn last_key(&self) -> Option<InternalKey<'_>> {
+        self.key(self.slots.last()?)
     }
 
     #[inline]
-    fn record(&self, slot: usize) -> Option<RecordRef<'_>> {
-        RecordRef::parse(self.bytes.get(*self.starts.get(slot)?..)?).ok()
+    fn key(&self, slot: &Slot) -> Option<InternalKey<'_>> {
+        let start = slot.start as usize + RECORD_HEADER_LEN;
+        let user_key = self.bytes.get(start..start + usize::from(slot.key_len))?;
+        Some(InternalKey { keyspace: slot.keyspace, user_key, trailer: slot.trailer })
     }
 
-    /// Adds the tail and gives the whole block; `None` when it is empty. Call [`BlockBuilder::clear`] next.
+    /// Adds the tail and gives the whole block; `None` when it is empty or over its limits. Call
+    /// [`BlockBuilder::clear`] next.
     pub(crate) fn close(&mut self) -> Option<&[u8]> {
-        let (first, last) = (self.first()?, self.last()?);
-        let shared = Shared::between(first.internal_key(), last.internal_key());
+        let mut rest = std::mem::take(&mut self.tail);
+        rest.clear();
+        let shared = Shared::between(self.first_key()?, self.last_key()?);
+        let count = self.slots.len();
         let tail = BlockTail {
-            count: u16::try_from(self.starts.len()).ok()?.into(),
+            count: u16::try_from(count).ok()?.into(),
             prefix_len: u16::try_from(shared.prefix.len()).ok()?.into(),
         };
-        let mut rest = Vec::with_capacity(block_tail_len(self.starts.len()));
-        for slot in 0..self.starts.len() {
-            rest.extend_from_slice(&shared.head(self.record(slot)?.internal_key()).to_le_bytes());
+        rest.reserve(block_tail_len(count));
+        for slot in &self.slots {
+            let key = self.key(slot)?;
+            let head = match shared.keyspace {
+                // What the first and the last key share, all between them share too.
+                Some(_) => leading_u32(key.user_key.get(shared.prefix.len()..)?),
+                None => shared.head(key),
+            };
+            rest.extend_from_slice(&head.to_le_bytes());
         }
-        for start in &self.starts {
-            rest.extend_from_slice(&u16::try_from(start / RECORD_ALIGN).ok()?.to_le_bytes());
+        for slot in &self.slots {
+            let granule = u16::try_from(slot.start as usize / RECORD_ALIGN).ok()?;
+            rest.extend_from_slice(&granule.to_le_bytes());
         }
-        if !self.starts.len().is_multiple_of(2) {
+        if !count.is_multiple_of(2) {
             rest.extend_from_slice(&[0; 2]);
         }
         rest.extend_from_slice(tail.as_bytes());
         self.bytes.extend_from_slice(&rest);
+        self.tail = rest;
         Some(&self.bytes)
     }
 
     /// Empties the builder and keeps its memory.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
-        self.starts.clear();
+        self.slots.clear();
     }
 }
 
@@ -356,7 +388,7 @@ fn slot_of(index: usize) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pebble_format::{Kind, Seqno, Trailer, record};
+    use pebble_format::{Kind, Seqno, record};
 
     fn raw(keyspace: u16, key: &[u8], seqno: u64) -> Vec<u8> {
         let mut bytes = vec![0; record::encoded_len(key.len(), 3)];

@@ -188,6 +188,11 @@ impl Cursor for TableCursor {
     }
 
     #[inline]
+    fn is_positioned(&self) -> bool {
+        self.place.is_some()
+    }
+
+    #[inline]
     fn pinned(&self) -> Option<PinnedRecord> {
         let place = self.place.as_ref()?;
         place.block.pinned(place.slot).ok()

@@ -8,6 +8,7 @@
 //!
 //! Memory: one block, 12 B a key, the first key of each block, and the range deletes. Threading: one thread at a time.
 
+use std::cmp::Ordering;
 use std::io::Write;
 
 use pebble_cursor::{RangeDelete, WholeBlock};
@@ -99,10 +100,11 @@ impl<W: Write> TableWriter<W> {
         let key = record.internal_key();
         let mut newest = true;
         if let Some(previous) = self.last_key() {
-            if previous >= key {
-                return Err(self.out_of_order());
-            }
-            newest = !previous.same_key(&key);
+            newest = match previous.cmp_user(&key) {
+                Ordering::Less => true,
+                Ordering::Equal if previous.trailer > key.trailer => false,
+                _ => return Err(self.out_of_order()),
+            };
         }
         if !ranges::has_range(record) {
             let count = self.sums.count;
@@ -128,13 +130,10 @@ impl<W: Write> TableWriter<W> {
         Error::invalid(format!("record {} is not after the one before it", self.sums.count))
     }
 
-    /// The key of the last record. Cost: a look at it.
+    /// The key of the last record.
     #[inline]
     pub fn last_key(&self) -> Option<InternalKey<'_>> {
-        match self.block.last() {
-            Some(record) => Some(record.internal_key()),
-            None => self.handed_on.as_ref().map(OwnedKey::as_ref),
-        }
+        self.block.last_key().or_else(|| self.handed_on.as_ref().map(OwnedKey::as_ref))
     }
 
     /// Whether handing this block on with [`TableWriter::add_block`] serves the table: it is compressed as the options
@@ -306,9 +305,7 @@ impl<W: Write> TableWriter<W> {
     }
 
     fn write_block(&mut self) -> Result<()> {
-        let Some(first) = self.block.first().map(|first| OwnedKey::new(first.internal_key())) else {
-            return Ok(());
-        };
+        let Some(first) = self.block.first_key().map(OwnedKey::new) else { return Ok(()) };
         let count =
             u16::try_from(self.block.count()).map_err(|_| Error::invalid("too many records in a block"))?;
         let raw = self.block.close().ok_or_else(|| Error::invalid("a block over its limits"))?;
