@@ -84,7 +84,8 @@ impl<'a, O: Outputs> Mover<'a, O> {
     }
 
     /// Whether the key is not that of the last record of the open table.
-    fn is_new(&self, key: InternalKey<'_>) -> bool {
+    #[inline]
+    pub(crate) fn is_new(&self, key: InternalKey<'_>) -> bool {
         let last = self.open.as_ref().and_then(TableWriter::last_key);
         !last.is_some_and(|last| last.same_key(&key))
     }

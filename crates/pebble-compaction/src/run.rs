@@ -10,7 +10,7 @@
 use std::io::{self, Write};
 
 use pebble_cursor::{Cursor, RangeDeletes};
-use pebble_format::{Error, InternalKey, KeyspaceId, OwnedKey, RecordRef, Result, Seqno};
+use pebble_format::{Error, InternalKey, KeyspaceId, OwnedKey, Result, Seqno};
 use pebble_sstable::{TableInfo, TableOptions};
 
 use crate::collapse::Collapse;
@@ -79,7 +79,7 @@ pub fn run<C: Cursor + ?Sized, O: Outputs>(
 ) -> Result<RunResult> {
     let mut collapse = Collapse::new(job.snapshots, job.range_deletes, job.bottom);
     let mut mover = Mover::new(outputs, job, collapse.range_deletes());
-    let mut key = LastKey::default();
+    let (mut previous, mut dropped) = (Previous::None, KeyCopy::default());
     // Whether no version of the key was written yet: a cut falls before the first that is, and so parts none.
     let mut first_kept = true;
     match job.range.0 {
@@ -98,14 +98,24 @@ pub fn run<C: Cursor + ?Sized, O: Outputs>(
         mover.done.read_bytes += record.raw().len() as u64;
         // A range delete goes its own way, by `Collapse::range_deletes`; what it hides of its key, that hides too.
         if !record.is_range_delete() {
-            if key.replace(record) {
+            let key = record.internal_key();
+            let new_key = match previous {
+                Previous::None => true,
+                Previous::Written => mover.is_new(key),
+                Previous::Dropped => !dropped.is_of(key),
+            };
+            if new_key {
                 collapse.next_key();
                 first_kept = true;
             }
-            if collapse.keeps(record) {
+            previous = if collapse.keeps(record) {
                 mover.write(record, first_kept)?;
                 first_kept = false;
-            }
+                Previous::Written
+            } else {
+                dropped.set(key);
+                Previous::Dropped
+            };
         }
         input.next()?;
     }
@@ -122,25 +132,30 @@ pub(crate) fn before(key: &OwnedKey) -> InternalKey<'_> {
     InternalKey::lookup(key.keyspace, key.user_key, Seqno::MAX)
 }
 
-/// The key of the record before, so that versions of one key can be told from the next key.
-#[derive(Default)]
-struct LastKey {
-    keyspace: KeyspaceId,
-    user_key: Vec<u8>,
-    any: bool,
+/// Where the key of the record before is, so that versions of one key can be told from the next key.
+enum Previous {
+    None,
+    /// It is the last one in the open table.
+    Written,
+    /// It was dropped, so it is kept here.
+    Dropped,
 }
 
-impl LastKey {
-    /// Whether `record` is of another key than the one before; remembers it.
-    #[inline]
-    fn replace(&mut self, record: RecordRef<'_>) -> bool {
-        if self.any && self.keyspace == record.keyspace() && self.user_key == record.key() {
-            return false;
-        }
-        self.any = true;
-        self.keyspace = record.keyspace();
+/// A user key in memory that is used again.
+#[derive(Default)]
+struct KeyCopy {
+    keyspace: KeyspaceId,
+    user_key: Vec<u8>,
+}
+
+impl KeyCopy {
+    fn set(&mut self, key: InternalKey<'_>) {
+        self.keyspace = key.keyspace;
         self.user_key.clear();
-        self.user_key.extend_from_slice(record.key());
-        true
+        self.user_key.extend_from_slice(key.user_key);
+    }
+
+    fn is_of(&self, key: InternalKey<'_>) -> bool {
+        InternalKey::lookup(self.keyspace, &self.user_key, Seqno::MAX).same_key(&key)
     }
 }
