@@ -16,6 +16,7 @@ mod collapse;
 mod mover;
 mod plan;
 mod run;
+pub mod simulate;
 
 pub use collapse::Collapse;
 pub use plan::{

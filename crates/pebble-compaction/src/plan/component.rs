@@ -100,21 +100,29 @@ impl Component {
         self.ranks.start() == self.ranks.end()
     }
 
-    /// Whether its bytes above the last level, times `factor`, reach those of the last level.
+    /// What merging it down would set free, about: its bytes above the last level, and for each tombstone among them a
+    /// record of the last level. Otherwise tombstones of large values would weigh nothing, and what they hide would
+    /// stay.
+    pub(super) fn weight(&self) -> u64 {
+        let (last, tombstones) = (u128::from(self.last.bytes), u128::from(self.upper.tombstones));
+        let hidden = (last * tombstones / u128::from(self.last.records.max(1))).min(last);
+        self.upper.free_bytes().saturating_add(u64::try_from(hidden).unwrap_or(u64::MAX))
+    }
+
+    /// Whether its weight, times `factor`, reaches the bytes of the last level.
     pub(super) fn reaches(&self, factor: u32) -> bool {
-        u128::from(self.upper.bytes) * u128::from(factor) >= u128::from(self.last.bytes)
+        u128::from(self.weight()) * u128::from(factor) >= u128::from(self.last.bytes)
     }
 
-    /// Whether its bytes above the last level are `percent` of those of the last level.
+    /// Whether its weight is `percent` of the bytes of the last level.
     pub(super) fn has_percent(&self, percent: u32) -> bool {
-        let (upper, last) = (u128::from(self.upper.free_bytes()), u128::from(self.last.free_bytes()));
-        upper * 100 >= last * u128::from(percent)
+        u128::from(self.weight()) * 100 >= u128::from(self.last.free_bytes()) * u128::from(percent)
     }
 
-    /// The order by bytes above the last level over bytes there, then by age: the greatest pays best.
+    /// The order by weight over the bytes of the last level, then by age: the greatest pays best.
     pub(super) fn cmp_gain(&self, other: &Self) -> std::cmp::Ordering {
         let gain = |above: &Self, below: &Self| {
-            u128::from(above.upper.free_bytes().max(1)) * u128::from(below.last.free_bytes())
+            u128::from(above.weight().max(1)) * u128::from(below.last.free_bytes())
         };
         gain(self, other).cmp(&gain(other, self)).then_with(|| self.cmp_age(other))
     }

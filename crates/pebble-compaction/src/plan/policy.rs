@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!             fan_out           joins_percent   last_percent
-//!   lazy      [24, 6, 6, …]     0               70              tiers above, one run below       (Dostoevsky, 2018)
+//!   lazy      [16, 6, 6, …]     0               70              tiers above, one run below       (Dostoevsky, 2018)
 //!   leveled   [4, 2, 2, …]      1000            10              one run a level, ten times the one above
 //!   tiered    [8, 8, 8, …]      0               never           the last level is touched when level 5 is full
 //! ```
@@ -24,15 +24,17 @@ pub struct Policy {
     /// this many percent of the arriving ones. 0: never, the level is tiered. With 1000 and a fan-out of 2 it is
     /// leveled with a factor of ten.
     pub joins_percent: u32,
-    /// A range goes down into the last level once its bytes above are this many percent of its bytes there. That step
-    /// writes `1 + 100 / last_percent` bytes for each byte that comes, and the tree holds up to
-    /// `1 + last_percent / 100` times the last level. [`Policy::NEVER`]: only when level 5 has reached its fan-out.
+    /// A range goes down into the last level once its bytes above are this many percent of its bytes there; a tombstone
+    /// counts as what it may hide. That step writes `100 / last_percent` bytes for each byte that overwrites another,
+    /// one more for each that is new, and the tree holds up to `1 + last_percent / 100` times the last level.
+    /// [`Policy::NEVER`]: only when level 5 has reached its fan-out.
     pub last_percent: u32,
-    /// Tombstones are dense when they are this many percent of the records.
+    /// Tombstones are dense when they are this many percent of all records of a range: what a reader of it skips.
     pub tombstone_percent: u32,
     /// Fewer tombstones than this above the last level are not worth a merge of their own.
     pub tombstones_min: u64,
-    /// A merge for the sake of tombstones rewrites at most this many bytes of the last level for each byte above.
+    /// A merge for the sake of tombstones rewrites at most this many bytes of the last level for each byte above, or
+    /// that they may hide.
     pub care_factor: u32,
     /// A merge of an idle tree rewrites at most this many bytes of the last level for each byte above.
     pub idle_factor: u32,
@@ -53,7 +55,7 @@ impl Policy {
     /// buys readers little and costs writers much (Dayan and Idreos, "Dostoevsky", SIGMOD 2018).
     pub const fn lazy() -> Self {
         Self {
-            fan_out: [24, 6, 6, 6, 6, 6],
+            fan_out: [16, 6, 6, 6, 6, 6],
             joins_percent: 0,
             last_percent: 70,
             tombstone_percent: 30,

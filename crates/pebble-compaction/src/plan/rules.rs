@@ -75,13 +75,15 @@ impl<'a> Rules<'a> {
             open && component.upper.free_bytes() > 0 && component.has_percent(percent)
                 || !component.busy && component.last.tables == 0
         });
-        let mut due: Vec<&Component> = due.collect();
-        due.sort_by(|a, b| b.cmp_gain(a));
-        due.into_iter().find_map(|component| {
-            let part = self.refined(component)?;
-            let alone = part.last.tables == 0 && part.upper.tables == 1;
-            Some(self.merge_down(&part, if alone { Reason::Tombstones } else { Reason::Grown }))
-        })
+        let part = self.best_part(due.collect())?;
+        let alone = part.last.tables == 0 && part.upper.tables == 1;
+        Some(self.merge_down(&part, if alone { Reason::Tombstones } else { Reason::Grown }))
+    }
+
+    /// The component that pays best and is not in the hands of running merges, or its best part.
+    fn best_part(&self, mut components: Vec<&Component>) -> Option<Component> {
+        components.sort_by(|a, b| b.cmp_gain(a));
+        components.into_iter().find_map(|component| self.refined(component))
     }
 
     /// Whether the tree on the whole holds as much above the last level as it does when its components, each merged
@@ -93,7 +95,7 @@ impl<'a> Rules<'a> {
         let (mut upper, mut last, mut squares) = (0_f64, 0_f64, 0_f64);
         for component in &self.whole {
             let bytes = component.last.bytes as f64;
-            upper += component.upper.free_bytes() as f64;
+            upper += if component.busy { component.upper.free_bytes() } else { component.weight() } as f64;
             last += bytes;
             squares += bytes * bytes;
         }
@@ -118,8 +120,8 @@ impl<'a> Rules<'a> {
                 break;
             }
             let parts = self.sweep.components_in(component.span.clone(), lowest..=LAST_LEVEL);
-            let upper: u64 = parts.iter().map(|part| part.upper.free_bytes()).fold(0, u64::saturating_add);
-            if upper < component.upper.free_bytes().div_ceil(2) {
+            let upper: u64 = parts.iter().map(|part| part.weight()).fold(0, u64::saturating_add);
+            if upper < component.weight().div_ceil(2) {
                 break;
             }
             let open = parts.into_iter().filter(|part| !part.busy && part.upper.tables > 0);
@@ -224,7 +226,7 @@ impl<'a> Rules<'a> {
                 return asked || self.is_stale(component);
             }
             let dense = upper.tombstones >= self.policy.tombstones_min
-                && percent_reached(upper.tombstones, upper.records, self.policy.tombstone_percent);
+                && percent_reached(upper.tombstones, all_records(component), self.policy.tombstone_percent);
             let cared_for = dense || self.is_old(component, records) || asked;
             by_user && asked || cared_for && component.reaches(self.policy.care_factor)
         };
@@ -272,11 +274,11 @@ impl<'a> Rules<'a> {
     fn idle(&self) -> Option<Plan> {
         let due = self.whole.iter().filter(|component| {
             self.hints.idle
-                && !component.busy
-                && component.upper.tables > 0
+                && (!component.busy || self.is_large(component))
+                && component.upper.free_bytes() > 0
                 && component.reaches(self.policy.idle_factor)
         });
-        due.max_by(|a, b| a.cmp_gain(b)).map(|component| self.merge_down(component, Reason::Idle))
+        self.best_part(due.collect()).map(|part| self.merge_down(&part, Reason::Idle))
     }
 
     /// Rule 6. Moves may leave tiny tables side by side in the last level, one for each flush of a trickle of rising
@@ -321,6 +323,10 @@ impl<'a> Rules<'a> {
     pub(super) fn whole(&self) -> &[Component] {
         &self.whole
     }
+}
+
+fn all_records(component: &Component) -> u64 {
+    component.upper.records.saturating_add(component.last.records)
 }
 
 fn is_crumb(component: &Component, bytes: u64) -> bool {

@@ -5,5 +5,6 @@ mod collapse;
 mod model;
 mod plan;
 mod run;
+mod simulate;
 mod text;
 mod tree;
