@@ -4,6 +4,7 @@
 mod collapse;
 mod model;
 mod plan;
+mod planted;
 mod run;
 mod simulate;
 mod text;
