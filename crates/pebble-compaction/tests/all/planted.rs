@@ -487,7 +487,7 @@ impl Tree {
                         return Err(told(&format!("get of {}", key.escape_ascii())));
                     }
                 }
-                self.check_scans(keyspace, seqno, &wanted).map_err(|what| told(what))?;
+                self.check_scans(keyspace, seqno, &wanted).map_err(told)?;
             }
         }
         Ok(())
