@@ -527,7 +527,7 @@ impl Tree {
             let deletes = tables.iter().flat_map(|table| table.range_deletes().iter().cloned());
             let deletes: Arc<RangeDeletes> = Arc::new(deletes.collect());
             if !deletes.is_empty() {
-                veils.push(Veil { deletes, layer: layers.len() });
+                veils.push(Veil { deletes, layer: layers.len(), whole: false });
             }
             layers.push(Concat::new(Tables(tables)));
         }
