@@ -217,7 +217,11 @@ impl<C: Layers> Visible<C> {
 
     #[cold]
     fn note_hole(&mut self) {
-        self.hole = Some(self.from.as_ref().map(|key| key.as_slice().into()));
+        self.hole = Some(if self.from_key {
+            Bound::Excluded(self.key.as_slice().into())
+        } else {
+            self.from.as_ref().map(|key| key.as_slice().into())
+        });
     }
 
     /// Counts a record that is passed unseen on the way backward.
@@ -234,6 +238,7 @@ impl<C: Layers> Visible<C> {
     fn run(&mut self, movement: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         self.sticky.check()?;
         self.passed = 0;
+        self.from_key = false;
         let done = movement(self);
         if done.is_err() {
             self.place = Place::Off;

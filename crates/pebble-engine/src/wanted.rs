@@ -79,14 +79,21 @@ impl WantedRanges {
 impl Core {
     /// A reader at `seqno`, with `memtable` as the newest, found every key of a range deleted.
     pub(crate) fn found_dead(&self, memtable: &Arc<Memtable>, range: KeyRange, seqno: Seqno, passed: u32) {
+        self.wanted.add(range.clone(), passed);
         // A writer that is busy now is not waited for: the next reader finds the same.
         if let Ok(mut committer) = self.commit.try_lock()
             && Arc::ptr_eq(committer.memtable.shared(), memtable)
         {
-            let now = Seqno(committer.next_seqno.0 - 1);
+            // What this reader did not see must lie in the memtable, for only there is it looked for: a snapshot's reader
+            // knows nothing of what was put between it and the memtable's first record.
+            let next = committer.next_seqno;
+            let first = committer.memtable.shared().seqno_range().map_or(next, |(first, _)| first);
+            if seqno.0 + 1 < first.0 {
+                return;
+            }
+            let now = Seqno(next.0 - 1);
             let (start, end) = (range.start.clone().into(), range.end.clone().into());
             committer.memtable.mark_dead(RangeDelete { keyspace: range.keyspace, start, end, seqno }, now);
         }
-        self.wanted.add(range, passed);
     }
 }

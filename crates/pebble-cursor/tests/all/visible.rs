@@ -149,10 +149,16 @@ fn a_long_row_of_tombstones_is_reported_once() {
     assert_eq!(visible.record().map(|record| record.key().to_vec()), Some(key(0).to_vec()));
     assert!(visible.take_hole().is_some(), "and again on the way back");
     for n in [1, 7] {
+        // Whatever was shown before a seek is no part of its hole.
+        visible.seek(&key(0)).unwrap();
         visible.seek(&key(n)).unwrap();
         let start = visible.take_hole().map(|hole| hole.start);
         assert_eq!(start, Some(Bound::Included(key(n).as_slice().into())));
     }
+    visible.seek(&key(601)).unwrap();
+    visible.next().unwrap();
+    visible.seek(&key(9)).unwrap();
+    assert_eq!(visible.take_hole().map(|hole| hole.start), Some(Bound::Included(key(9).as_slice().into())));
 }
 
 #[test]
