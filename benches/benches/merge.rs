@@ -11,7 +11,8 @@
 //! one has inputs that were checked.
 //!
 //! `cargo bench -p pebble-bench --bench merge [-- [memory] [records [rounds]]]`: 2,000,000 records of 140 B (16 B random keys,
-//! 108 B values) unless told otherwise. `-- profile <k> [records]` only merges, again and again, for a profiler.
+//! 108 B values) unless told otherwise. `-- profile <k> <records> [anew]` only merges, again and again, for a
+//! profiler.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on stops")]
 
@@ -364,8 +365,10 @@ fn main() {
     if arguments.first().is_some_and(|word| word == "profile") {
         let inputs = Inputs::new(number(2).unwrap_or(2_000_000), number(1).unwrap_or(4), None);
         let mut outputs = Memory::default();
-        for _ in 0..10 {
-            merge(&inputs.checked, &mut outputs, PointIndex::Location);
+        let anew = arguments.get(3).is_some_and(|word| word == "anew");
+        for _ in 0..20 {
+            let runs = if anew { inputs.open() } else { inputs.checked.clone() };
+            merge(&runs, &mut outputs, PointIndex::Location);
         }
         return;
     }

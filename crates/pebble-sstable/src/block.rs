@@ -272,6 +272,12 @@ impl Block {
         }
     }
 
+    /// Where a record starts in the block; 0 for one that is not there.
+    #[inline]
+    pub(crate) fn record_offset(&self, slot: u16) -> usize {
+        self.offset(slot).unwrap_or_default()
+    }
+
     /// A record, pinned where it lies.
     pub(crate) fn pinned(&self, slot: u16) -> Result<PinnedRecord, Corruption> {
         let len = self.record(slot)?.raw().len();
@@ -337,7 +343,12 @@ impl Block {
             if previous.is_some_and(|previous| previous >= key) {
                 return bad("order of the records", offset, u64::from(slot), u64::from(slot));
             }
-            let expected = shared.head(key);
+            // Where the order is right, all keys share what the first and the last one do. Where it is not, one of the
+            // checks fails, here or further on.
+            let expected = match key.user_key.get(shared.prefix.len()..) {
+                Some(rest) if shared.keyspace == Some(key.keyspace) => leading_u32(rest),
+                _ => shared.head(key),
+            };
             if head.get() != expected {
                 return bad("head of a record", offset, expected.into(), head.get().into());
             }

@@ -545,7 +545,21 @@ impl Table {
         &self.meta
     }
 
+    /// Asks for the lines of a record of usual length at this place in the file, if the file is in memory or mapped. Of
+    /// longer ones the processor sees by itself where they go on.
+    #[inline]
+    pub(crate) fn prefetch_data(&self, at: usize) {
+        const LINES: usize = 3;
+        const LINE: usize = 64;
+        let Some(lines) = self.in_place().and_then(|whole| whole.get(at..at.checked_add(LINES * LINE)?))
+        else {
+            return;
+        };
+        lines.iter().step_by(LINE).for_each(prefetch);
+    }
+
     /// The whole file, if it is in memory or mapped.
+    #[inline]
     pub(crate) fn in_place(&self) -> Option<&[u8]> {
         match &self.source {
             Source::Place(whole) => Some(whole),
