@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!             fan_out           joins_percent   last_percent
-//!   lazy      [16, 6, 6, …]     0               70              tiers above, one run below       (Dostoevsky, 2018)
+//!   lazy      [20, 6, 6, …]     0               60              tiers above, one run below       (Dostoevsky, 2018)
 //!   leveled   [4, 2, 2, …]      1000            10              one run a level, ten times the one above
 //!   tiered    [8, 8, 8, …]      0               never           the last level is touched when level 5 is full
 //! ```
@@ -55,9 +55,9 @@ impl Policy {
     /// buys readers little and costs writers much (Dayan and Idreos, "Dostoevsky", SIGMOD 2018).
     pub const fn lazy() -> Self {
         Self {
-            fan_out: [16, 6, 6, 6, 6, 6],
+            fan_out: [20, 6, 6, 6, 6, 6],
             joins_percent: 0,
-            last_percent: 70,
+            last_percent: 60,
             tombstone_percent: 30,
             tombstones_min: 512,
             care_factor: 8,

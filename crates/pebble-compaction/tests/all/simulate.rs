@@ -64,9 +64,12 @@ fn the_last_step_costs_what_the_formula_says() {
 #[test]
 fn the_default_policy_keeps_its_promise() {
     let report = simulate(&Workload::overwrites(2 * GIB), &Policy::default());
-    assert!((2.5..3.5).contains(&report.write_amp), "{}", report.write_amp);
+    assert!((2.3..3.0).contains(&report.write_amp), "{}", report.write_amp);
     assert!(report.space_max < 1.8, "{}", report.space_max);
-    assert!(report.runs_max <= 18 && report.runs_mean < 10.0, "{} {}", report.runs_max, report.runs_mean);
+    assert!(report.runs_max <= 21 && report.runs_mean < 11.0, "{} {}", report.runs_max, report.runs_mean);
+    // Merges are spread: the tree never waits until all of it is due, nor is it ever merged whole.
+    let above = report.steps.iter().skip(40).map(|step| step.shape.levels[0].bytes);
+    assert!(above.clone().min() > Some(GIB / 4) && above.max() < Some(GIB), "{:?}", report.steps);
     let rested = &report.rested;
     assert!((rested.space - 1.0).abs() < 0.001 && rested.runs_max == 1, "{rested:?}");
 

@@ -11,7 +11,8 @@
 //!
 //! A table is its first and its last key, behind `..` where its range deletes end; its size; `t` tombstones of `n`
 //! records (otherwise one for each 100 bytes); `s` the newest sequence number (otherwise 1000 times the place of its
-//! run from the oldest on, and 999 more). `=3:` begins a keyspace.
+//! run from the oldest on, and 999 more). `=3:` begins a keyspace. A policy is the default one with a `last_percent` of
+//! 70, and what the case says.
 
 use std::collections::BTreeMap;
 
@@ -63,7 +64,7 @@ impl Case {
         let mut case = Self {
             version: Version::default(),
             busy: Busy::default(),
-            policy: Policy::default(),
+            policy: Policy { last_percent: 70, ..Policy::default() },
             idle: false,
             newest: Seqno(runs * 1000 + 999),
             oldest_reader: Seqno::MAX,
