@@ -1,7 +1,7 @@
 //! `cargo xtask layers`: the arrows between the crates, and what each layer must not name.
 //!
 //! ```text
-//!   L6  cli ── (readers: format, wal, sstable, manifest)
+//!   L6  cli ── (readers: format, wal, sstable, manifest; the planner, to simulate: compaction)
 //!   L5  db
 //!   L4  engine
 //!   L3  compaction
@@ -90,7 +90,14 @@ const CRATES: &[Row] = &[
     Row {
         name: "pebble-cli",
         level: 6,
-        below: &["pebble-db", "pebble-format", "pebble-wal", "pebble-sstable", "pebble-manifest"],
+        below: &[
+            "pebble-db",
+            "pebble-format",
+            "pebble-wal",
+            "pebble-sstable",
+            "pebble-manifest",
+            "pebble-compaction",
+        ],
         third_party: &["clap", "indicatif", "serde", "serde_json"],
     },
     Row {

@@ -24,6 +24,7 @@ usage: cargo xtask <verb>
 
   ci      every check but the test suite, in order; stops at the first failure
   layers  the arrows between the crates, and what each layer must not name
+  simulate [workload]  what policies of compaction cost: `pebble simulate`, see its --help
   tidy    file length, unfinished marks, unsafe against docs/unsafe.md, titles, layout
 
 exit code: 0 all well, 1 a check failed, 2 wrong usage";
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         ["ci"] => ci::run(&root),
         ["layers"] => layers::run(&root),
         ["tidy"] => tidy::run(&root),
+        ["simulate", workload @ ..] => simulate(&root, workload),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -52,4 +54,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The planner lives below the program, so the program simulates; this is the developer's short way there.
+fn simulate(root: &std::path::Path, workload: &[&str]) -> Result<(), String> {
+    let pebble = ["run", "--quiet", "--release", "-p", "pebble-cli", "--bin", "pebble", "--", "simulate"];
+    process::Command::cargo(&[&pebble[..], workload].concat()).run(root)
 }

@@ -46,10 +46,12 @@ enum Verb {
     Scan(cmd::scan::Scan),
     Import(cmd::import::Import),
     Export(cmd::export::Export),
+    Compact(cmd::compact::Compact),
     Stats(cmd::stats::StatsOf),
     Verify(cmd::verify::Verify),
     Bench(cmd::bench::Bench),
     Demo(cmd::demo::Demo),
+    Simulate(cmd::simulate::Simulate),
 }
 
 impl Verb {
@@ -61,10 +63,12 @@ impl Verb {
             Self::Scan(verb) => verb.run(),
             Self::Import(verb) => verb.run(),
             Self::Export(verb) => verb.run(),
+            Self::Compact(verb) => verb.run(),
             Self::Stats(verb) => verb.run(),
             Self::Verify(verb) => verb.run(),
             Self::Bench(verb) => verb.run(),
             Self::Demo(verb) => verb.run(),
+            Self::Simulate(verb) => verb.run(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The verbs, one file each: the arguments, and what is done.
 
 pub mod bench;
+pub mod compact;
 pub mod delete;
 pub mod demo;
 pub mod export;
@@ -8,5 +9,6 @@ pub mod get;
 pub mod import;
 pub mod put;
 pub mod scan;
+pub mod simulate;
 pub mod stats;
 pub mod verify;

@@ -181,3 +181,42 @@ fn wrong_usage_is_two_and_help_is_nought() {
         assert!(!help.contains("--child"), "{help}");
     }
 }
+
+#[test]
+fn ranges_are_deleted_and_compacted() {
+    let bed = Bed::new();
+    let fill = || {
+        for key in ["a", "b", "ba", "bb", "c"] {
+            bed.run("put", [key, "v"]).ok();
+        }
+    };
+    let keys = || bed.run("scan", ["--keys-only"]).ok().lines().collect::<Vec<_>>().join(" ");
+    fill();
+    bed.run("delete", ["--from", "b", "--to", "bb"]).ok();
+    assert_eq!(keys(), "a bb c");
+    fill();
+    bed.run("delete", ["--prefix", "b"]).ok();
+    assert_eq!(keys(), "a c");
+    bed.run("compact", ["--from", "a", "--to", "b"]).ok();
+    bed.run("compact", NONE).ok();
+    assert_eq!(keys(), "a c");
+    bed.run("delete", ["--from", "a"]).ok();
+    assert_eq!(keys(), "");
+    assert_eq!(bed.run("delete", NONE).code, 2);
+    assert_eq!(bed.run("delete", ["a", "--prefix", "b"]).code, 2);
+}
+
+#[test]
+fn a_workload_is_simulated() {
+    let small = ["simulate", "--live", "256MiB", "--flush", "16MiB"];
+    let table = run(small).ok();
+    assert!(table.contains("lazy") && table.contains("leveled") && table.contains("tiered:8"), "{table}");
+    let one = [&small[..], &["--policy", "lazy", "--steps", "3", "--json"]].concat();
+    let figures = run(&one).json();
+    let write = figures["write_amplification"].as_f64().unwrap();
+    assert!((1.0..6.0).contains(&write), "{figures}");
+    assert_eq!(figures["steps"].as_array().unwrap().len(), 3);
+    assert_eq!(run(&one).json(), figures, "the same every time");
+    assert_eq!(run(["simulate", "--policy", "bold"]).code, 2);
+    assert_eq!(run(["simulate", "--live", "0"]).code, 2);
+}

@@ -1,0 +1,44 @@
+//! `pebble compact`: a keyspace, or a part of it, merged into one run.
+
+use std::ffi::OsString;
+use std::ops::{Bound, ControlFlow};
+
+use clap::Args;
+
+use crate::failure::Result;
+use crate::place::{Missing, Spot};
+use crate::progress::{Progress, Unit};
+use crate::text::Form;
+
+/// Merge the tables of a range of keys into one run, without what was overwritten or deleted
+#[derive(Args)]
+pub struct Compact {
+    #[command(flatten)]
+    spot: Spot,
+    /// Begin at this key
+    #[arg(long, value_name = "KEY")]
+    from: Option<OsString>,
+    /// End before this key
+    #[arg(long, value_name = "KEY")]
+    to: Option<OsString>,
+    #[command(flatten)]
+    form: Form,
+}
+
+impl Compact {
+    pub fn run(&self) -> Result<()> {
+        let argument =
+            |text: &Option<OsString>| text.as_ref().map(|text| self.form.argument(text)).transpose();
+        let from = argument(&self.from)?.map_or(Bound::Unbounded, Bound::Included);
+        let to = argument(&self.to)?.map_or(Bound::Unbounded, Bound::Excluded);
+        self.spot.with(Missing::Refuse, |_, keyspace| {
+            let bytes = keyspace.size_estimate((from.as_ref(), to.as_ref()))?.table_bytes;
+            let bar = Progress::new("compact", Some(bytes), Unit::Bytes);
+            keyspace.compact_range_with((from.as_ref(), to.as_ref()), |progress| {
+                bar.set(progress.done_bytes);
+                ControlFlow::Continue(())
+            })?;
+            Ok(())
+        })
+    }
+}
