@@ -15,8 +15,8 @@
 //!
 //! Threading: plain data.
 
-use pebble_cursor::{RangeDelete, RangeDeletes};
-use pebble_format::{RecordRef, Seqno};
+use pebble_cursor::{RangeDelete, RangeDeletes, WholeBlock};
+use pebble_format::{InternalKey, RecordRef, Seqno};
 
 /// Decides record by record, newest version of a key first; range deletes are decided apart, by
 /// [`Collapse::range_deletes`].
@@ -57,6 +57,17 @@ impl<'a> Collapse<'a> {
             return false;
         }
         self.deletes.is_empty() || !self.is_hidden(record, stripe)
+    }
+
+    /// Whether every record of a block that begins with a key's newest version stays, as far as can be told without a
+    /// look at each: its records are of one key each, so that only what deletes is left to tell.
+    pub fn keeps_all(&self, block: &WholeBlock<'_>, first: InternalKey<'_>) -> bool {
+        if block.tombstones > 0 && self.bottom {
+            return false;
+        }
+        let (spans, last) = (self.deletes.spans(), block.last.internal_key());
+        let behind = spans.get(self.deletes.span_at(first.keyspace, first.user_key));
+        behind.is_none_or(|span| (span.keyspace, &*span.start) > (last.keyspace, last.user_key))
     }
 
     #[inline]

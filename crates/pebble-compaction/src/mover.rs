@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pebble_cursor::{RangeDelete, cmp_ends, ends_behind};
+use pebble_cursor::{RangeDelete, WholeBlock, cmp_ends, ends_behind};
 use pebble_format::{InternalKey, Kind, OwnedKey, RecordRef, Result, Seqno, Trailer, record};
 use pebble_sstable::{TableOptions, TableWriter};
 
@@ -109,19 +109,40 @@ impl<'a, O: Outputs> Mover<'a, O> {
         Ok(full)
     }
 
+    /// Writes a block as it is stored, if no border falls into it and the table takes it; says whether. All its records
+    /// stay, `first` is its first key, and no other version of that one was written.
+    pub(crate) fn write_block(&mut self, block: &WholeBlock<'_>, first: InternalKey<'_>) -> Result<bool> {
+        self.write_range_deletes(Some(first))?;
+        let last = block.last.internal_key();
+        let parted = self.cuts.first().is_some_and(|cut| cut.as_ref().cmp_user(&last).is_le())
+            || self.ahead.keys().next().is_some_and(|place| place.as_ref().cmp_user(&last).is_le());
+        if parted || !self.is_new(first) {
+            return Ok(false);
+        }
+        let writer = match &mut self.open {
+            Some(writer) => writer,
+            None => self.open.insert(create(self.outputs, self.job)?),
+        };
+        if !writer.takes(block) {
+            return Ok(false);
+        }
+        writer.add_block(block)?;
+        self.done.written += u64::from(block.count);
+        self.done.written_bytes += block.records.len() as u64;
+        self.done.whole_blocks += 1;
+        Ok(true)
+    }
+
     #[inline]
     fn add(&mut self, record: RecordRef<'_>) -> Result<()> {
         let writer = match &mut self.open {
             Some(writer) => writer,
-            None => {
-                let (number, to) = self.outputs.create()?;
-                let options = TableOptions { number, ..self.job.table.clone() };
-                self.open.insert(TableWriter::new(to, options)?)
-            }
+            None => self.open.insert(create(self.outputs, self.job)?),
         };
+        writer.add(record)?;
         self.done.written += 1;
         self.done.written_bytes += record.raw().len() as u64;
-        writer.add(record)
+        Ok(())
     }
 
     fn add_range_delete(&mut self, delete: RangeDelete) -> Result<()> {
@@ -160,6 +181,12 @@ impl<'a, O: Outputs> Mover<'a, O> {
         self.end_table(None)?;
         Ok(self.done)
     }
+}
+
+/// A new table.
+fn create<O: Outputs>(outputs: &mut O, job: &Job<'_>) -> Result<TableWriter<O::Writer>> {
+    let (number, to) = outputs.create()?;
+    TableWriter::new(to, TableOptions { number, ..job.table.clone() })
 }
 
 /// Where a range delete stands as a record.

@@ -3,6 +3,7 @@
 //! ```text
 //!   input ─► Collapse: does this version stay? ─► Mover ─► TableWriter, verbatim ─► Outputs
 //!                └─► range deletes that stay ──────┘ cut between user keys, range deletes cut with them
+//!   a block in which nothing is to be decided ─────┘ as it is stored
 //! ```
 //!
 //! Threading: runs on the caller's thread, holds no lock, and installs nothing.
@@ -65,6 +66,8 @@ pub struct RunResult {
     pub read_bytes: u64,
     /// Bytes of the records written.
     pub written_bytes: u64,
+    /// Blocks that were handed on as they were stored; their records count as read and as written.
+    pub whole_blocks: u64,
 }
 
 /// Moves every record of `input` that stays into tables. A table ends between two user keys only, so all versions of
@@ -87,18 +90,20 @@ pub fn run<C: Cursor + ?Sized, O: Outputs>(
         Some(from) => input.seek(before(from))?,
     }
     let end = job.range.1.map(OwnedKey::as_ref);
+    let mut ask_at = 0;
     while let Some(record) = input.record() {
-        if end.is_some_and(|end| record.internal_key().cmp_user(&end).is_ge()) {
+        let key = record.internal_key();
+        if end.is_some_and(|end| key.cmp_user(&end).is_ge()) {
             break;
         }
-        if mover.done.read.is_multiple_of(STOP_EVERY) && (job.stop)() {
-            return Err(interrupted());
+        if mover.done.read >= ask_at {
+            ask_at = mover.done.read + STOP_EVERY;
+            if (job.stop)() {
+                return Err(interrupted());
+            }
         }
-        mover.done.read += 1;
-        mover.done.read_bytes += record.raw().len() as u64;
         // A range delete goes its own way, by `Collapse::range_deletes`; what it hides of its key, that hides too.
         if !record.is_range_delete() {
-            let key = record.internal_key();
             let new_key = match previous {
                 Previous::None => true,
                 Previous::Written => mover.is_new(key),
@@ -107,6 +112,11 @@ pub fn run<C: Cursor + ?Sized, O: Outputs>(
             if new_key {
                 collapse.next_key();
                 first_kept = true;
+                if input.block_last().is_some() && move_block(input, end, &collapse, &mut mover)? {
+                    previous = Previous::Written;
+                    input.skip_block()?;
+                    continue;
+                }
             }
             previous = if collapse.keeps(record) {
                 mover.write(record, first_kept)?;
@@ -117,9 +127,30 @@ pub fn run<C: Cursor + ?Sized, O: Outputs>(
                 Previous::Dropped
             };
         }
+        mover.done.read += 1;
+        mover.done.read_bytes += record.raw().len() as u64;
         input.next()?;
     }
     mover.finish()
+}
+
+/// Hands the block under the cursor on, if that may be; says whether. It begins with a key's newest version.
+#[inline(never)]
+fn move_block<C: Cursor + ?Sized, O: Outputs>(
+    input: &C,
+    end: Option<InternalKey<'_>>,
+    collapse: &Collapse<'_>,
+    mover: &mut Mover<'_, O>,
+) -> Result<bool> {
+    let Some(block) = input.block() else { return Ok(false) };
+    let first = block.first()?.internal_key();
+    let ends = end.is_none_or(|end| block.last.internal_key().cmp_user(&end).is_lt());
+    if !ends || !collapse.keeps_all(&block, first) || !mover.write_block(&block, first)? {
+        return Ok(false);
+    }
+    mover.done.read += u64::from(block.count);
+    mover.done.read_bytes += block.records.len() as u64;
+    Ok(true)
 }
 
 fn interrupted() -> Error {

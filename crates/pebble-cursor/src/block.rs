@@ -49,12 +49,6 @@ impl<'a> WholeBlock<'a> {
     pub fn records(&self) -> Records<'a> {
         records(self.records)
     }
-
-    /// Whether the block ends before the user key of every record given.
-    pub(crate) fn ends_before<'r>(&self, mut others: impl Iterator<Item = RecordRef<'r>>) -> bool {
-        let last = self.last.internal_key();
-        others.all(|other| last.cmp_user(&other.internal_key()).is_lt())
-    }
 }
 
 /// Prints lengths, not bytes: a key must not stand in a log or an error.

@@ -218,6 +218,12 @@ impl<S: Source> Cursor for Concat<S> {
         (!parted).then_some(block)
     }
 
+    #[inline]
+    fn block_last(&self) -> Option<RecordRef<'_>> {
+        let (_, child) = self.child.as_ref().filter(|_| self.positioned && !self.sticky.failed())?;
+        child.block_last()
+    }
+
     fn skip_block(&mut self) -> Result<()> {
         self.sticky.check()?;
         let done = self.step(S::Cursor::skip_block, Self::settle_forward);

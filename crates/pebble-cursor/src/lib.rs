@@ -84,6 +84,13 @@ pub trait Cursor {
         None
     }
 
+    /// The last record of the block that [`Cursor::block`] would lend, or `None` where it lends none; it may lend none all
+    /// the same. For who needs none that goes so far. Cost: a look at that record.
+    #[inline]
+    fn block_last(&self) -> Option<RecordRef<'_>> {
+        self.block().map(|block| block.last)
+    }
+
     /// Moves to the first record behind the block that [`Cursor::block`] lends. Where it lends none this is
     /// [`Cursor::next`], or passes over the rest of a block unseen.
     fn skip_block(&mut self) -> Result<()> {
@@ -142,6 +149,10 @@ impl<C: Cursor + ?Sized> Cursor for Box<C> {
 
     fn block(&self) -> Option<WholeBlock<'_>> {
         (**self).block()
+    }
+
+    fn block_last(&self) -> Option<RecordRef<'_>> {
+        (**self).block_last()
     }
 
     fn skip_block(&mut self) -> Result<()> {

@@ -239,6 +239,14 @@ impl<C: Cursor> Merge<C> {
         self.children.get(top.child)
     }
 
+    /// Whether every other child's user key is behind this one of the winner; forward only.
+    #[inline(never)]
+    fn is_alone_up_to(&self, last: InternalKey<'_>) -> bool {
+        let mut others = self.next_best();
+        self.direction == Direction::Forward
+            && others.all(|other| last.cmp_user(&other.internal_key()).is_lt())
+    }
+
     /// The records of which one comes next if the winner's child is left out: those that lost to the winner itself.
     /// log2(k) of them.
     fn next_best(&self) -> impl Iterator<Item = RecordRef<'_>> {
@@ -318,11 +326,17 @@ impl<C: Cursor> Cursor for Merge<C> {
         self.winner()?.pinned()
     }
 
-    /// The winner's, if it ends before every other child's record; forward only.
-    #[inline]
     fn block(&self) -> Option<WholeBlock<'_>> {
-        let block = self.winner().filter(|_| self.direction == Direction::Forward)?.block()?;
-        block.ends_before(self.next_best()).then_some(block)
+        self.block_last()?;
+        self.winner()?.block()
+    }
+
+    /// The winner's, if it ends before every other child's record; forward only. Most blocks of inputs that overlap go too
+    /// far, so their other records are not looked at.
+    #[inline]
+    fn block_last(&self) -> Option<RecordRef<'_>> {
+        let found = self.winner()?.block_last()?;
+        self.is_alone_up_to(found.internal_key()).then_some(found)
     }
 
     fn skip_block(&mut self) -> Result<()> {

@@ -16,7 +16,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Weak};
 
 use pebble_compaction::KeyRange;
-use pebble_cursor::{Concat, Cursor, Hole, Merge, Source, Veil, Visible, ends_behind};
+use pebble_cursor::{Concat, Cursor, Hole, Merge, Source, Veil, Visible, WholeBlock, ends_behind};
 use pebble_format::{HeadPrefix, InternalKey, KeyspaceId, PinnedRecord, RecordRef, Seqno, Trailer};
 use pebble_memtable::MemtableCursor;
 use pebble_sstable::TableCursor;
@@ -101,8 +101,27 @@ impl Cursor for Child {
         each!(self, cursor => cursor.record())
     }
 
+    #[inline]
+    fn is_positioned(&self) -> bool {
+        each!(self, cursor => cursor.is_positioned())
+    }
+
     fn pinned(&self) -> Option<PinnedRecord> {
         each!(self, cursor => cursor.pinned())
+    }
+
+    #[inline]
+    fn block(&self) -> Option<WholeBlock<'_>> {
+        each!(self, cursor => cursor.block())
+    }
+
+    #[inline]
+    fn block_last(&self) -> Option<RecordRef<'_>> {
+        each!(self, cursor => cursor.block_last())
+    }
+
+    fn skip_block(&mut self) -> pebble_format::Result<()> {
+        each!(self, cursor => cursor.skip_block())
     }
 }
 

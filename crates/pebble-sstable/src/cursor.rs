@@ -230,6 +230,12 @@ impl Cursor for TableCursor {
         whole_block(&self.table, place)
     }
 
+    #[inline]
+    fn block_last(&self) -> Option<RecordRef<'_>> {
+        let block = &self.place.as_ref().filter(|place| place.slot == 0)?.block;
+        block.record(block.count() - 1).ok()
+    }
+
     fn skip_block(&mut self) -> Result<()> {
         let next = self.place.as_ref().map(|place| place.number + 1);
         self.go(|table| next.map_or(Ok(None), |next| goes_on_in(table, next)))

@@ -17,9 +17,9 @@ use crate::model::{
 
 /// Tables in memory; a call of any kind may be made to fail.
 #[derive(Default)]
-struct Memory {
+pub struct Memory {
     created: Vec<u64>,
-    finished: Vec<(Vec<u8>, TableInfo)>,
+    pub finished: Vec<(Vec<u8>, TableInfo)>,
     calls: usize,
     fails_at: Option<usize>,
 }
@@ -36,12 +36,12 @@ impl Memory {
     }
 
     /// What the tables say of ranges, each of its own part.
-    fn range_deletes(&self) -> RangeDeletes {
+    pub fn range_deletes(&self) -> RangeDeletes {
         self.tables().flat_map(|table| table.range_deletes().iter().cloned().collect::<Vec<_>>()).collect()
     }
 
     /// The records of all finished tables, in order, after a check of each table and of the run.
-    fn records(&self) -> Vec<Vec<u8>> {
+    pub fn records(&self) -> Vec<Vec<u8>> {
         let mut records: Vec<Vec<u8>> = vec![];
         for (bytes, info) in &self.finished {
             let table = Table::from_bytes(bytes.clone(), "memory", TableReadOptions::default()).unwrap();
