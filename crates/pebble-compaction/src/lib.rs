@@ -1,8 +1,9 @@
 //! Compaction: what to merge, which versions stay, and the one data mover, which flush uses too.
 //!
 //! ```text
-//!   plan  Version ─► Plan                     pure: decides
-//!   run   cursor ─► Collapse ─► tables        does, on the caller's thread; holds no lock, installs nothing
+//!   plan      Version ─► Plan                 pure: decides
+//!   run       cursor ─► Collapse ─► tables    does, on the caller's thread; holds no lock, installs nothing
+//!   simulate  Workload ─► plan … ─► Report    says what a policy costs, without a record
 //! ```
 //!
 //! The third step, installing, belongs to the engine. This crate knows neither memtable nor log: a flush is a run
