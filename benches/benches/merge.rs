@@ -6,13 +6,13 @@
 //!
 //! The base reads the records table after table, not in the order of keys, copies each into a recycled buffer, and
 //! checks off every 16 KiB of it. A merge pass is `pebble_compaction::run` over `Merge` over a `Concat` of each run's
-//! tables, as the engine does it: collapse, blocks, checksums, point index, directory and footer, tables cut at 32 MiB.
-//! "opened anew" checks every block of its inputs on the way, as a merge of tables that nobody has read does; the other
-//! one has inputs that were checked.
+//! tables, as the engine does it: collapse, blocks, checksums, point index, directory and footer, tables cut at 32
+//! MiB. "opened anew" checks every block of its inputs on the way, as a merge of tables that nobody has read does;
+//! the other one has inputs that were checked.
 //!
-//! `cargo bench -p pebble-bench --bench merge [-- [memory] [records [rounds]]]`: 2,000,000 records of 140 B (16 B random keys,
-//! 108 B values) unless told otherwise. `-- profile <k> <records> [anew]` only merges, again and again, for a
-//! profiler.
+//! `cargo bench -p pebble-bench --bench merge [-- [memory] [records [rounds]]]`: 2,000,000 records of 140 B (16 B
+//! random keys, 108 B values) unless told otherwise. `-- profile <k> <records> [anew]` only merges, again and again,
+//! for a profiler.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on stops")]
 
@@ -127,7 +127,7 @@ impl Inputs {
         let blocks = blocks.collect();
         let mut inputs = Self { runs, blocks, checked: Vec::new(), records: records / k * k };
         inputs.checked = inputs.open();
-        inputs.checked.iter().for_each(|run| run.0.iter().for_each(|table| walk(table)));
+        inputs.checked.iter().for_each(|run| run.0.iter().for_each(walk));
         inputs
     }
 

@@ -5,7 +5,8 @@
 //!   cargo bench -p pebble-bench --bench shape -- hole --records 5000000
 //! ```
 //!
-//! Every part compares two databases in one run: the one in question, and one that was made fresh with the same content.
+//! Every part compares two databases in one run: the one in question, and one that was made fresh with the same
+//! content.
 
 use std::ops::ControlFlow;
 use std::path::Path;

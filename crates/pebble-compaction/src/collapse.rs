@@ -10,8 +10,8 @@
 //! - Of each stripe the newest version of a key stays.
 //! - A range delete hides what is older in its own stripe: to a reader who sees one of both, it is gone. Across a
 //!   snapshot it hides nothing here, for that snapshot's reader sees the one and not the other.
-//! - A tombstone, of a key or of a range, may go as well when nothing is left for it to hide: at the bottom (no older run
-//!   may hold the key), and in the oldest stripe, where every older version goes with it.
+//! - A tombstone, of a key or of a range, may go as well when nothing is left for it to hide: at the bottom (no
+//!   older run may hold the key), and in the oldest stripe, where every older version goes with it.
 //!
 //! Threading: plain data.
 
@@ -30,8 +30,9 @@ pub struct Collapse<'a> {
 }
 
 impl<'a> Collapse<'a> {
-    /// For readers at the numbers `snapshots` (ascending) and at any number from the newest record's on. `deletes` are
-    /// those of the inputs. `bottom` says that no run older than the merge's inputs may hold a version of its keys.
+    /// For readers at the numbers `snapshots` (ascending) and at any number from the newest record's on. `deletes`
+    /// are those of the inputs. `bottom` says that no run older than the merge's inputs may hold a version of its
+    /// keys.
     pub fn new(snapshots: &'a [Seqno], deletes: &'a RangeDeletes, bottom: bool) -> Self {
         debug_assert!(snapshots.is_sorted());
         Self { snapshots, deletes, bottom, stripe: None }
@@ -82,7 +83,8 @@ impl<'a> Collapse<'a> {
         found.is_some_and(|delete| delete.seqno > record.seqno())
     }
 
-    /// The range deletes that stay, by key and then newest first: of each stripe the newest at each key, side by side.
+    /// The range deletes that stay, by key and then newest first: of each stripe the newest at each key, side by
+    /// side.
     pub fn range_deletes(&self) -> Vec<RangeDelete> {
         let mut stripes: Vec<(usize, Vec<RangeDelete>)> = Vec::new();
         for delete in self.deletes.iter() {

@@ -75,8 +75,8 @@ pub trait Cursor {
     fn pinned(&self) -> Option<PinnedRecord>;
 
     /// The block that the record under the cursor begins, if the cursor stands on a block's first record and its
-    /// records would come next, one after another, with nothing between them: to be moved in one piece instead. `None`
-    /// says nothing but that they are to be taken one by one.
+    /// records would come next, one after another, with nothing between them: to be moved in one piece instead.
+    /// `None` says nothing but that they are to be taken one by one.
     ///
     /// Cost: a few cycles where there is none; else at most a look at every record of the block.
     #[inline]
@@ -84,8 +84,8 @@ pub trait Cursor {
         None
     }
 
-    /// The last record of the block that [`Cursor::block`] would lend, or `None` where it lends none; it may lend none all
-    /// the same. For who needs none that goes so far. Cost: a look at that record.
+    /// The last record of the block that [`Cursor::block`] would lend, or `None` where it lends none; it may lend
+    /// none all the same. For who needs none that goes so far. Cost: a look at that record.
     #[inline]
     fn block_last(&self) -> Option<RecordRef<'_>> {
         self.block().map(|block| block.last)

@@ -145,8 +145,9 @@ impl<C: Cursor> Merge<C> {
         order.then_with(|| a.cmp(&b)) == Ordering::Less
     }
 
-    /// Lets the child that moved, the winner so far, play its path again. Who wins a match is what nobody can foretell,
-    /// so both players are selected without a branch; a wrong guess would cost more than all else of the match.
+    /// Lets the child that moved, the winner so far, play its path again. Who wins a match is what nobody can
+    /// foretell, so both players are selected without a branch; a wrong guess would cost more than all else of the
+    /// match.
     #[inline]
     fn replay(&mut self, child: usize) {
         let mut winner = self.entry(child);
@@ -331,8 +332,8 @@ impl<C: Cursor> Cursor for Merge<C> {
         self.winner()?.block()
     }
 
-    /// The winner's, if it ends before every other child's record; forward only. Most blocks of inputs that overlap go too
-    /// far, so their other records are not looked at.
+    /// The winner's, if it ends before every other child's record; forward only. Most blocks of inputs that overlap
+    /// go too far, so their other records are not looked at.
     #[inline]
     fn block_last(&self) -> Option<RecordRef<'_>> {
         let found = self.winner()?.block_last()?;

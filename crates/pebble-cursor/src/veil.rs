@@ -6,8 +6,8 @@
 //!   layer 2  run 3      b#12  e#7  k#9  … q#4            records were hidden, layers 1 and 2 jump to p
 //! ```
 //!
-//! A record is hidden by comparing sequence numbers, whatever layer it lies in; only the jump relies on the order of the
-//! layers. Threading: plain data, one walk's own.
+//! A record is hidden by comparing sequence numbers, whatever layer it lies in; only the jump relies on the order of
+//! the layers. Threading: plain data, one walk's own.
 
 use std::sync::Arc;
 
@@ -109,7 +109,8 @@ impl Veils {
             let by = Some((number, *at));
             self.hidden = if self.by == by { self.hidden.saturating_add(1) } else { 1 };
             self.by = by;
-            // Equal, not more: what a jump leaves behind lies in newer layers, and would not move the next time either.
+            // Equal, not more: what a jump leaves behind lies in newer layers, and would not move the next time
+            // either.
             let before_jump = if veil.whole { 1 } else { HIDDEN_BEFORE_JUMP };
             return if self.hidden == before_jump {
                 Hides::Jump(veil.jumps_from(), span.clone())

@@ -9,7 +9,7 @@
 //! Forward, the inner cursor stands on the record that is shown. Backward, the versions of a key come oldest first,
 //! so the newest visible one is known only once the inner cursor has passed it: it is pinned, and shown from there.
 //!
-//! Threading: as every [`Cursor`].
+//! Threading: as every [`Cursor`](crate::Cursor).
 
 use std::ops::Bound;
 
@@ -46,7 +46,7 @@ enum Place {
     Held(PinnedRecord),
 }
 
-/// A walk over the visible keys of one keyspace within bounds. It keeps the rules C2 to C6 of a [`Cursor`]; its
+/// A walk over the visible keys of one keyspace within bounds. It keeps the rules C2 to C6 of a [`Cursor`](crate::Cursor); its
 /// order is that of user keys, each at most once.
 ///
 /// Cost: forward, a step copies the key into a buffer that is reused, so that its older versions can be told;
@@ -99,8 +99,8 @@ impl<C: Layers> Visible<C> {
         }
     }
 
-    /// The same walk below the range deletes of its layers. Cost: a reference count each; O(n log n) for one that holds
-    /// some too new for the reader.
+    /// The same walk below the range deletes of its layers. Cost: a reference count each; O(n log n) for one that
+    /// holds some too new for the reader.
     #[must_use]
     pub fn below(self, veils: Vec<Veil>) -> Self {
         Self { veils: Veils::new(veils, self.keyspace, self.seqno), ..self }
@@ -198,8 +198,8 @@ impl<C: Layers> Visible<C> {
         self.skipped
     }
 
-    /// The long row of records that the last movement passed unseen, if it did: there a compaction would pay. Asked once,
-    /// it is forgotten.
+    /// The long row of records that the last movement passed unseen, if it did: there a compaction would pay. Asked
+    /// once, it is forgotten.
     #[inline]
     pub fn take_hole(&mut self) -> Option<Hole> {
         self.hole.take().map(|start| Hole { start, passed: self.passed })
@@ -286,8 +286,8 @@ impl<C: Layers> Visible<C> {
         self.settle_backward()
     }
 
-    /// Copies the key under the inner cursor, which is passed; the one that was shown before becomes where this movement
-    /// began.
+    /// Copies the key under the inner cursor, which is passed; the one that was shown before becomes where this
+    /// movement began.
     #[inline]
     fn remember_passed(&mut self) {
         if self.from_key {

@@ -6,7 +6,8 @@ use crate::db::Db;
 use crate::keyspace::Keyspace;
 use crate::range::{KeyRange, half_open, prefix_bounds};
 
-/// Puts and deletes, of keys and of ranges, over any keyspaces of one database, applied together or not at all. A later one for a key wins.
+/// Puts and deletes, of keys and of ranges, over any keyspaces of one database, applied together or not at all. A
+/// later one for a key wins.
 ///
 /// ```
 /// # fn main() -> pebble_db::Result<()> {
@@ -49,8 +50,8 @@ impl WriteBatch {
         self.note(keyspace, added.map_err(Error::from))
     }
 
-    /// Adds a delete of every key in `range`, at the cost of one put. As [`WriteBatch::put`]; a range that holds no key
-    /// adds nothing.
+    /// Adds a delete of every key in `range`, at the cost of one put. As [`WriteBatch::put`]; a range that holds no
+    /// key adds nothing.
     pub fn delete_range(&mut self, keyspace: &Keyspace, range: impl KeyRange) -> &mut Self {
         let added = match half_open(range.into_bounds()) {
             Some((start, end)) => self.records.delete_range(keyspace.id(), &start, &end),

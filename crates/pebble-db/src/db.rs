@@ -120,9 +120,9 @@ impl Db {
         Keyspace::new(self.clone(), KeyspaceId::DEFAULT, Arc::from(DEFAULT_KEYSPACE))
     }
 
-    /// Drops the keyspace with this name and everything in it; false if there is none. Durable when this returns. Handles
-    /// of it that are still about read what snapshots see, and write nothing any more: [`Error::InvalidArgument`]. The
-    /// name may be made anew, and is empty then. Cost: a flush.
+    /// Drops the keyspace with this name and everything in it; false if there is none. Durable when this returns.
+    /// Handles of it that are still about read what snapshots see, and write nothing any more:
+    /// [`Error::InvalidArgument`]. The name may be made anew, and is empty then. Cost: a flush.
     ///
     /// Errors: [`Error::InvalidArgument`] for the default keyspace, which always exists.
     pub fn drop_keyspace(&self, name: &str) -> Result<bool> {
@@ -144,8 +144,8 @@ impl Db {
         self.engine.write(batch.check(self)?, options.durability())
     }
 
-    /// [`Db::write_with`] for a caller that must not be held up: where it would have to wait for flushes or merges, it gives
-    /// [`Error::Stalled`] with the reason, and nothing has changed. The batch is kept, to be tried again.
+    /// [`Db::write_with`] for a caller that must not be held up: where it would have to wait for flushes or merges,
+    /// it gives [`Error::Stalled`] with the reason, and nothing has changed. The batch is kept, to be tried again.
     ///
     /// ```
     /// # fn main() -> pebble_db::Result<()> {

@@ -91,8 +91,8 @@ impl Keyspace {
         self.db.engine().delete(self.id, key.as_ref(), options.durability())
     }
 
-    /// Removes every key in `range`. Cost: as one put, however many keys there are; reads pass over the hole at once, and
-    /// its space comes back with the next flush, for tables that lie in it whole without reading them.
+    /// Removes every key in `range`. Cost: as one put, however many keys there are; reads pass over the hole at
+    /// once, and its space comes back with the next flush, for tables that lie in it whole without reading them.
     ///
     /// ```
     /// # fn main() -> pebble_db::Result<()> {
@@ -129,8 +129,8 @@ impl Keyspace {
         self.db.engine().clear(self.id, WriteOptions::default().durability())
     }
 
-    /// Merges the tables that hold keys of `range` into one run: reads are fastest then, and space that old versions and
-    /// deleted keys took is free again. Returns when it is done. Cost: reading and writing those tables once.
+    /// Merges the tables that hold keys of `range` into one run: reads are fastest then, and space that old versions
+    /// and deleted keys took is free again. Returns when it is done. Cost: reading and writing those tables once.
     pub fn compact_range(&self, range: impl KeyRange) -> Result<()> {
         self.compact_range_with(range, |_| ControlFlow::Continue(()))
     }
@@ -147,8 +147,8 @@ impl Keyspace {
         self.db.engine().compact(Some(&range), &mut watch)
     }
 
-    /// About how much lies in `range`: bytes of tables to the exactness of a block or two, old versions and deleted keys
-    /// included until they are merged away. Cost: a few binary searches, whatever the range.
+    /// About how much lies in `range`: bytes of tables to the exactness of a block or two, old versions and deleted
+    /// keys included until they are merged away. Cost: a few binary searches, whatever the range.
     pub fn size_estimate(&self, range: impl KeyRange) -> Result<SizeEstimate> {
         self.db.engine().estimate(self.id, range.into_bounds())
     }

@@ -69,9 +69,12 @@ pub(crate) fn prefix_bounds(prefix: &[u8]) -> Bounds {
     (Bound::Included(boxed(prefix)), upper.map_or(Bound::Unbounded, Bound::Excluded))
 }
 
+/// A first key, and the first one behind.
+pub(crate) type HalfOpen = (Box<[u8]>, Box<[u8]>);
+
 /// The first key within bounds and the first one behind them, an empty one for the end of the keyspace; `None` when no
 /// key can lie within.
-pub(crate) fn half_open(bounds: Bounds) -> Option<(Box<[u8]>, Box<[u8]>)> {
+pub(crate) fn half_open(bounds: Bounds) -> Option<HalfOpen> {
     let start = match bounds.0 {
         Bound::Unbounded => Box::default(),
         Bound::Included(key) => key,
@@ -108,7 +111,7 @@ mod tests {
 
     #[test]
     fn bounds_of_any_kind_become_a_half_open_range() {
-        let text = |range: Option<(Box<[u8]>, Box<[u8]>)>| {
+        let text = |range: Option<HalfOpen>| {
             let text = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
             range.map(|(start, end)| (text(&start), text(&end)))
         };

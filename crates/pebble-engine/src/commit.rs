@@ -19,7 +19,8 @@
 //!
 //! # When something fails
 //!
-//! - Flushes or merges are so far behind that the write would have to wait: it does, or is refused, as the caller chose.
+//! - Flushes or merges are so far behind that the write would have to wait: it does, or is refused, as the caller
+//!   chose.
 //! - The append finds no space: nothing was written to the memtable, nothing is visible; the next write tries
 //!   again.
 //! - The sync fails: everything from the last durable commit on stays invisible, its callers get `CommitUnknown`,
@@ -42,8 +43,8 @@ use crate::pace::Owed;
 use crate::state::{ReadState, Sealed};
 use crate::stats::StallReason;
 
-/// Log segments that one memtable may point into: half of what it has positions for, so that the one oversized segment
-/// of a huge batch always fits behind them.
+/// Log segments that one memtable may point into: half of what it has positions for, so that the one oversized
+/// segment of a huge batch always fits behind them.
 pub(crate) const SEGMENTS_MAX: usize = 128;
 
 /// What one commit writes.

@@ -5,9 +5,9 @@
 //!              └► Merge ─► parts by key range, one a core ─► run ─► join ─► install: the outcome replaces its inputs
 //! ```
 //!
-//! Threading: several merges at a time, beside flushes; [`Merges`](crate::merges::Merges) keeps them apart. A flush adds a
-//! run that is newer than everything; a merge takes all that is older than its newest input at every key that it takes,
-//! down to where its outcome goes. So neither disturbs the order of the other.
+//! Threading: several merges at a time, beside flushes; [`Merges`](crate::merges::Merges) keeps them apart. A flush
+//! adds a run that is newer than everything; a merge takes all that is older than its newest input at every key that
+//! it takes, down to where its outcome goes. So neither disturbs the order of the other.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -39,8 +39,8 @@ use crate::tables::{NewTables, RunRules};
 /// How long a merge holds before it looks again whether flushes have caught up.
 const YIELD: Duration = Duration::from_millis(1);
 
-/// Bytes of input from which a merge is parted over the cores.
-const PART_LEN_MIN: u64 = 64 << 20;
+/// Full tables of input from which a merge is parted over the cores.
+const PART_TABLES_MIN: u64 = 2;
 
 /// What became of the next planned merge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,8 +95,8 @@ impl Core {
         }
     }
 
-    /// Carries out what is due, where the caller of a flush is the executor. A merge that fails leaves the tree as it was,
-    /// and is planned again after the next flush.
+    /// Carries out what is due, where the caller of a flush is the executor. A merge that fails leaves the tree as
+    /// it was, and is planned again after the next flush.
     pub(crate) fn merge_inline(&self) {
         loop {
             match self.compact_planned(false) {
@@ -211,7 +211,8 @@ impl Core {
             cut_len_min,
             stop: &|| self.must_yield(stop),
         };
-        let parts = if read >= PART_LEN_MIN { self.options.merge_threads } else { 1 };
+        let is_large = read >= self.options.table_len.saturating_mul(PART_TABLES_MIN);
+        let parts = if is_large { self.options.merge_threads } else { 1 };
         let borders = splits(&running.plan, &tree.version, parts);
         let (written, outputs) = self.move_in_parts(&runs, &borders, &rules)?;
         let bytes = written.iter().map(|table| table.len).sum();
@@ -259,8 +260,9 @@ impl Core {
         panic
     }
 
-    /// Asked by a merge now and then: whether to give up. It holds the merge while flushes are behind, for they go first
-    /// where cores are few; a flush that cannot go on is not waited for, since a merge may free the space that it lacks.
+    /// Asked by a merge now and then: whether to give up. It holds the merge while flushes are behind, for they go
+    /// first where cores are few; a flush that cannot go on is not waited for, since a merge may free the space that
+    /// it lacks.
     fn must_yield(&self, stop: &(dyn Fn() -> bool + Sync)) -> bool {
         while self.executor == Executor::Threads
             && self.state.load().sealed.len() >= SEALED_MAX

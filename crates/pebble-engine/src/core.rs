@@ -8,8 +8,8 @@
 //!   merges (lock)   which tables are being merged   merges.rs
 //! ```
 //!
-//! Threading, the order of locks: `flushing`, then `merges`, then `manifest`, then `commit`, then the change lock inside
-//! `state`. Nobody takes an earlier one while he holds a later one.
+//! Threading, the order of locks: `flushing`, then `merges`, then `manifest`, then `commit`, then the change lock
+//! inside `state`. Nobody takes an earlier one while he holds a later one.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};

@@ -1,5 +1,5 @@
-//! Tables under range deletes: those that lie there whole leave the tree without being read, those that lie there for the
-//! most part are merged.
+//! Tables under range deletes: those that lie there whole leave the tree without being read, those that lie there
+//! for the most part are merged.
 //!
 //! ```text
 //!   run 9          [c ───────────────── x)#90
@@ -7,8 +7,8 @@
 //!              merged   └──── gone ─────┘    merged      if half of it or more is hidden; else left to its turn
 //! ```
 //!
-//! A table may go when every key from its first to its last is covered by newer range deletes of one newer run, and no
-//! snapshot stands between the table and them. What its tombstones hid is hidden by the range deletes as well.
+//! A table may go when every key from its first to its last is covered by newer range deletes of one newer run, and
+//! no snapshot stands between the table and them. What its tombstones hid is hidden by the range deletes as well.
 //!
 //! Threading: under the lock of [`Merges`](crate::merges::Merges), so that no merge takes such a table meanwhile.
 
@@ -31,8 +31,8 @@ use crate::state::Tree;
 const PART_MIN: f64 = 0.5;
 
 impl Core {
-    /// Drops the tables that lie wholly under a range delete, and asks for a merge of those of which the most part does.
-    /// Cost where there is no range delete: a look.
+    /// Drops the tables that lie wholly under a range delete, and asks for a merge of those of which the most part
+    /// does. Cost where there is no range delete: a look.
     pub(crate) fn drop_covered(&self) -> Result<()> {
         if self.state.load().tree.range_deletes.is_empty() {
             return Ok(());

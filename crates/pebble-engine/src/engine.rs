@@ -74,8 +74,8 @@ impl Engine {
         self.core.commit(Write::One { keyspace, key, kind: Kind::Delete, value: b"" }, durability)
     }
 
-    /// Removes every key from `start` up to `end`, which is excluded; an empty `end` means the end of the keyspace. Cost:
-    /// as one put.
+    /// Removes every key from `start` up to `end`, which is excluded; an empty `end` means the end of the keyspace.
+    /// Cost: as one put.
     pub fn delete_range(
         &self,
         keyspace: KeyspaceId,
@@ -98,8 +98,8 @@ impl Engine {
         self.core.commit(Write::Batch(batch), durability)
     }
 
-    /// As [`Engine::write`], but where that would have to wait for flushes or merges it gives `Stalled` with the reason,
-    /// at once and with nothing changed. A wait for a sync is no such wait.
+    /// As [`Engine::write`], but where that would have to wait for flushes or merges it gives `Stalled` with the
+    /// reason, at once and with nothing changed. A wait for a sync is no such wait.
     pub fn try_write(&self, batch: &RecordBatch, durability: Durability) -> Result<()> {
         self.core.commit_with(Write::Batch(batch), durability, Patience::Refuses)
     }
@@ -135,8 +135,9 @@ impl Engine {
         self.core.keyspace(name)
     }
 
-    /// Drops the keyspace with this name and all that is in it; false if there is none. Durable on return. Later writes to
-    /// it are refused with `InvalidArgument`, until the name is made anew, with another number. Cost: a flush.
+    /// Drops the keyspace with this name and all that is in it; false if there is none. Durable on return. Later
+    /// writes to it are refused with `InvalidArgument`, until the name is made anew, with another number. Cost: a
+    /// flush.
     pub fn drop_keyspace(&self, name: &str) -> Result<bool> {
         self.core.drop_keyspace(name)
     }
@@ -156,8 +157,8 @@ impl Engine {
         self.core.flush_all().map(|_| ())
     }
 
-    /// Flushes, and merges what lies in a range of keys (`None`: everything) into one run, without what no reader needs.
-    /// `watch` is told how far it is, now and then, and may end it: what was merged by then stays so.
+    /// Flushes, and merges what lies in a range of keys (`None`: everything) into one run, without what no reader
+    /// needs. `watch` is told how far it is, now and then, and may end it: what was merged by then stays so.
     pub fn compact(
         &self,
         range: Option<&KeyRange>,
@@ -166,8 +167,8 @@ impl Engine {
         self.core.compact_range(range, watch)
     }
 
-    /// Carries out one planned merge where the caller is the executor; says whether there was one. With `idle`, also one
-    /// that only pays while no writes come.
+    /// Carries out one planned merge where the caller is the executor; says whether there was one. With `idle`, also
+    /// one that only pays while no writes come.
     pub fn step(&self, idle: bool) -> Result<bool> {
         self.core.compact_planned(idle).map(Step::is_done)
     }

@@ -143,8 +143,8 @@ impl Core {
         })
     }
 
-    /// What a rest is used for first: a memtable that is worth a table goes into one, and one that deletes ranges, so that
-    /// their space comes back. Says whether it flushed.
+    /// What a rest is used for first: a memtable that is worth a table goes into one, and one that deletes ranges,
+    /// so that their space comes back. Says whether it flushed.
     pub(crate) fn flush_at_rest(&self) -> Result<bool> {
         let memtable = Arc::clone(&self.state.load().memtable);
         let worth = memtable.log_bytes() >= self.memtable_len.log / REST_PART;

@@ -12,11 +12,12 @@
 //!   3  its name leaves the manifest
 //! ```
 //!
-//! A crash before 3 leaves an empty keyspace, or one as it was. After 3 its number may come back after a reopen: what is
-//! left of the old records is older than the range delete, which stays in the tree as long as any of them does.
+//! A crash before 3 leaves an empty keyspace, or one as it was. After 3 its number may come back after a reopen:
+//! what is left of the old records is older than the range delete, which stays in the tree as long as any of them
+//! does.
 //!
-//! Threading: looking a name up takes a read lock; making or dropping one takes the write lock and the manifest's, and
-//! returns once that is durable, so that no record can be durable before the name of its keyspace is.
+//! Threading: looking a name up takes a read lock; making or dropping one takes the write lock and the manifest's,
+//! and returns once that is durable, so that no record can be durable before the name of its keyspace is.
 
 use std::collections::BTreeMap;
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};

@@ -4,8 +4,9 @@
 //!   next ─► plan(version, busy) ─► Running { its tables are busy } ─► … install … ─► dropped: free again
 //! ```
 //!
-//! A plan is made and its tables are marked under one lock; they are freed after the outcome was installed, or given up.
-//! So a table that is in the tree and not busy is nobody's, and a version read under the lock is fit to plan with.
+//! A plan is made and its tables are marked under one lock; they are freed after the outcome was installed, or given
+//! up. So a table that is in the tree and not busy is nobody's, and a version read under the lock is fit to plan
+//! with.
 //!
 //! Threading: any number of workers. The lock is held while a plan is made, never while a merge runs.
 

@@ -167,8 +167,9 @@ impl Options {
         MemtableLen { log: bytes(log), index: bytes(index) }
     }
 
-    /// Bytes of data that a table of this level has at least before a cut ends it. Above the last level it keeps flushes
-    /// from making crumbs; in the last one it keeps borders where they are, and lets tables grow that have shrunk.
+    /// Bytes of data that a table of this level has at least before a cut ends it. Above the last level it keeps
+    /// flushes from making crumbs; in the last one it keeps borders where they are, and lets tables grow that have
+    /// shrunk.
     pub(crate) fn cut_len_min(&self, level: u8) -> u64 {
         self.table_len / if level == LAST_LEVEL { 2 } else { 16 }
     }
@@ -192,8 +193,8 @@ pub enum Executor {
     /// Threads of the engine's own.
     #[default]
     Threads,
-    /// The caller: a full memtable is flushed by the write that finds it full, and what is then due is merged. Nothing runs unseen, so a test that
-    /// counts file-system calls sees the same ones every time.
+    /// The caller: a full memtable is flushed by the write that finds it full, and what is then due is merged.
+    /// Nothing runs unseen, so a test that counts file-system calls sees the same ones every time.
     Inline,
 }
 

@@ -1,19 +1,19 @@
 //! Pacing: writers are slowed in proportion to how far flushes and merges are behind, so that there is no cliff.
 //!
 //! ```text
-//!   sealed memtables waiting ─┐                               a byte written costs its writer so much time;
-//!                             ├─► picoseconds a byte ─► owed ─► what is owed is slept off half a millisecond at a time,
-//!   bytes beyond the shape ───┘                               on one timeline for all writers
+//!   sealed memtables waiting ─┐                              a byte written costs its writer so much time;
+//!                             ├─► picoseconds a byte ─► owed ─► slept off half a millisecond at a time,
+//!   bytes beyond the shape ───┘                              on one timeline for all writers
 //! ```
 //!
-//! The cost grows from nothing, and is about that of the flush (or of the merges) itself where the limit is reached: so
-//! writers come to go at the pace at which the background can follow. The last resort, waiting for a flush with every
-//! memtable full, remains below it, and is hardly ever met.
+//! The cost grows from nothing, and is about that of the flush (or of the merges) itself where the limit is reached:
+//! so writers come to go at the pace at which the background can follow. The last resort, waiting for a flush with
+//! every memtable full, remains below it, and is hardly ever met.
 //!
 //! After bLSM's "spring and gear" (Sears and Ramakrishnan, SIGMOD 2012), in time instead of progress.
 //!
-//! Threading: the cost is set after each seal, flush and merge, read by each commit; what is owed lies under the commit
-//! lock.
+//! Threading: the cost is set after each seal, flush and merge, read by each commit; what is owed lies under the
+//! commit lock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -28,8 +28,8 @@ const SLEEP_MIN: Duration = Duration::from_micros(500);
 /// What a flush and a merge cost before one was measured, in picoseconds a byte.
 const COST_AT_FIRST: u64 = 2_500;
 
-/// How large the debt of merges is, in percent of the tree, when a byte costs what its merges will cost. A tree in its
-/// shape has none; at this debt, lazy leveling has let the bytes above the last level grow by a third too many.
+/// How large the debt of merges is, in percent of the tree, when a byte costs what its merges will cost. A tree in
+/// its shape has none; at this debt, lazy leveling has let the bytes above the last level grow by a third too many.
 const FULL_COST_AT: u64 = 80;
 
 /// Full memtables that a tree counts for at least: one flush more or less is no debt worth slowing for.

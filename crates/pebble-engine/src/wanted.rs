@@ -36,8 +36,8 @@ impl WantedRanges {
         Self { list: Mutex::default(), bell }
     }
 
-    /// Adds a range in which so many records were passed, if that is worth a merge. Unless somebody else is at the list:
-    /// a reader does not wait.
+    /// Adds a range in which so many records were passed, if that is worth a merge. Unless somebody else is at the
+    /// list: a reader does not wait.
     pub(crate) fn add(&self, range: KeyRange, passed: u32) {
         if passed >= WORTH_A_MERGE
             && let Ok(list) = self.list.try_lock()
@@ -84,8 +84,8 @@ impl Core {
         if let Ok(mut committer) = self.commit.try_lock()
             && Arc::ptr_eq(committer.memtable.shared(), memtable)
         {
-            // What this reader did not see must lie in the memtable, for only there is it looked for: a snapshot's reader
-            // knows nothing of what was put between it and the memtable's first record.
+            // What this reader did not see must lie in the memtable, for only there is it looked for: a snapshot's
+            // reader knows nothing of what was put between it and the memtable's first record.
             let next = committer.next_seqno;
             let first = committer.memtable.shared().seqno_range().map_or(next, |(first, _)| first);
             if seqno.0 + 1 < first.0 {

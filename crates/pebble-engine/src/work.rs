@@ -3,7 +3,7 @@
 //! ```text
 //!   pebble-flush     sealed memtables ─► runs           woken by a seal; tries again after a failure
 //!   pebble-merge-0…  planned merges                     woken by a flush, by each other
-//!                    the first one also uses a rest     no write for a while: towards one run, given up when writes come
+//!                    the first one also uses a rest     no write for a while: towards one run, until some come
 //!   pebble-sync      persist() every sync_interval      so that a power cut takes at most that much
 //! ```
 //!
@@ -203,8 +203,8 @@ impl Core {
         }
     }
 
-    /// Carries out what is due, else waits for a rest and uses it. When even a rest has no more use, waits for a change of
-    /// the tree or for writes.
+    /// Carries out what is due, else waits for a rest and uses it. When even a rest has no more use, waits for a
+    /// change of the tree or for writes.
     fn merge_or_rest(&self) -> Result<bool> {
         if self.merge_in_background(false)?.is_done() {
             return Ok(true);

@@ -5,9 +5,9 @@
 //!               └──────── dead, as of #90 ──┘                  a reader at #90 or later begins behind it
 //! ```
 //!
-//! To step over what was deleted costs as much as reading it, until a merge has dropped it; at the tail of a queue that
-//! would be every read. So what one reader has learned is kept for the next ones. It is kept in the memtable because the
-//! memtable is where it ends to be true: its writer takes a range back when it inserts a put into it.
+//! To step over what was deleted costs as much as reading it, until a merge has dropped it; at the tail of a queue
+//! that would be every read. So what one reader has learned is kept for the next ones. It is kept in the memtable
+//! because the memtable is where it ends to be true: its writer takes a range back when it inserts a put into it.
 //!
 //! Threading: marked and taken back by the one writer; any number of readers, without a lock.
 

@@ -95,8 +95,8 @@ impl Memtable {
     }
 
     /// The range deletes inserted, which hide records here and in whatever is older; `None` while there is none. What
-    /// is given stays as it is while others are inserted. All are in it whose insert had returned; a reader at an older
-    /// sequence number asks as of that. Cost: one load while there is none, else a reference count.
+    /// is given stays as it is while others are inserted. All are in it whose insert had returned; a reader at an
+    /// older sequence number asks as of that. Cost: one load while there is none, else a reference count.
     #[inline]
     pub fn range_deletes(&self) -> Option<Arc<RangeDeletes>> {
         self.ranges.get()
@@ -109,8 +109,9 @@ impl Memtable {
         self.ranges.count()
     }
 
-    /// The [dead ranges](MemtableWriter::mark_dead) that hold now. Whoever loaded his sequence number before he asks may
-    /// begin behind those that are not newer than it, here and in all that is older. Cost: one load while there is none.
+    /// The [dead ranges](MemtableWriter::mark_dead) that hold now. Whoever loaded his sequence number before he asks
+    /// may begin behind those that are not newer than it, here and in all that is older. Cost: one load while there
+    /// is none.
     #[inline]
     pub fn dead_ranges(&self) -> Option<Arc<RangeDeletes>> {
         self.dead.get()

@@ -49,9 +49,10 @@ impl MemtableWriter {
         Ok(base.is_some())
     }
 
-    /// Remembers that a reader at `range.seqno` found every key of a range deleted, here and in all that is older; `now`
-    /// is the newest sequence number inserted. False, and nothing is remembered, when something was put into the range
-    /// since, or that would be too long to find out. A put into the range takes it back before that put can be seen.
+    /// Remembers that a reader at `range.seqno` found every key of a range deleted, here and in all that is older;
+    /// `now` is the newest sequence number inserted. False, and nothing is remembered, when something was put into
+    /// the range since, or that would be too long to find out. A put into the range takes it back before that put
+    /// can be seen.
     ///
     /// Cost: a look at what is new in the range, up to 4,096 records.
     pub fn mark_dead(&mut self, range: RangeDelete, now: Seqno) -> bool {

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! A step within a block reads one offset and touches no record, so that the next record's line loads while
-//! this one is looked at; on a long way forward it also asks for lines of the block behind, if they are in memory. The contract (C1 to C6) is told in [`pebble_cursor`]. Threading: one thread at a
-//! time.
+//! this one is looked at; on a long way forward it also asks for lines of the block behind, if they are in memory.
+//! The contract (C1 to C6) is told in [`pebble_cursor`]. Threading: one thread at a time.
 
 use std::sync::Arc;
 
@@ -44,7 +44,8 @@ impl Place {
 }
 
 /// How far ahead of a cursor that goes forward lines are asked for, in bytes. Far enough for the next block to be at
-/// hand when its checksum is computed, and near enough for a merge of dozens of tables to keep it all in the second cache.
+/// hand when its checksum is computed, and near enough for a merge of dozens of tables to keep it all in the second
+/// cache.
 const AHEAD: usize = 16 << 10;
 
 impl TableCursor {

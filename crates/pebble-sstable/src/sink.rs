@@ -43,8 +43,9 @@ impl Write for FileSink {
         if self.chunk.len() >= CHUNK {
             let from = self.offset;
             self.flush()?;
-            // Each chunk is on its way to the device while the next is filled, so that the sync at the end finds little,
-            // and dirty pages never pile up to where the kernel stops the world. A hint: its failure means nothing.
+            // Each chunk is on its way to the device while the next is filled, so that the sync at the end finds
+            // little, and dirty pages never pile up to where the kernel stops the world. A hint: its failure means
+            // nothing.
             self.file.write_back(from, self.offset - from).ok();
         }
         let taken = bytes.len().min(CHUNK - self.chunk.len());

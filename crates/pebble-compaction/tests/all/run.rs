@@ -141,7 +141,8 @@ fn any_cuts() -> impl Strategy<Value = Vec<OwnedKey>> {
 proptest! {
     #![proptest_config(cases(3_000))]
 
-    /// Whatever a merge of the newer records does with range deletes, over the older records every reader sees the same.
+    /// Whatever a merge of the newer records does with range deletes, over the older records every reader sees the
+    /// same.
     #[test]
     fn ranges_stay_deleted_over_older_runs(
         records in any_records_and_ranges(), split in 0_u64..50, snapshots in any_snapshots(), cuts in any_cuts(),

@@ -73,7 +73,9 @@ proptest! {
     }
 
     #[test]
-    fn a_range_is_covered_if_each_key_of_it_is(list in deletes(), a in 0..KEYS.len(), b in 0..KEYS.len(), after in 0..20_u64) {
+    fn a_range_is_covered_if_each_key_of_it_is(
+        list in deletes(), a in 0..KEYS.len(), b in 0..KEYS.len(), after in 0..20_u64,
+    ) {
         let built = RangeDeletes::new(list.clone());
         let (first, last) = (KEYS[a.min(b)], KEYS[a.max(b)]);
         for keyspace in (0..3).map(KeyspaceId) {
