@@ -80,7 +80,7 @@ pub fn policies() -> [CompactionPolicy; 5] {
     let lazy = CompactionPolicy::lazy();
     [
         small(lazy, [3, 2, 2, 2, 2, 2]),
-        small(CompactionPolicy::leveled(), [2, 2, 2, 2, 2, 2]),
+        small(CompactionPolicy::leveled(), [2, 3, 3, 2, 2, 2]),
         small(CompactionPolicy::tiered(2), [2, 2, 2, 2, 2, 2]),
         CompactionPolicy { merge_bytes_max: 8192, ..small(lazy, [1, 1, 1, 1, 1, 1]) },
         // Merges that only a user asks for, and deep trees until then.

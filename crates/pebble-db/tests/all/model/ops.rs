@@ -6,7 +6,7 @@
 
 use std::ops::Bound;
 
-use crate::support::{Rng, bytes};
+use crate::support::{Rng, bytes, short};
 
 /// The keyspaces that are written to. The first always exists, the others are made when they are first used.
 pub const NAMES: [&str; 3] = ["default", "users", "\u{fc}nicode \u{2713}"];
@@ -20,6 +20,30 @@ pub enum Write {
     Delete { space: usize, key: Vec<u8> },
     DeleteRange { space: usize, bounds: Bounds },
     DeletePrefix { space: usize, prefix: Vec<u8> },
+}
+
+impl Write {
+    pub fn space(&self) -> usize {
+        match self {
+            Self::Put { space, .. }
+            | Self::Delete { space, .. }
+            | Self::DeleteRange { space, .. }
+            | Self::DeletePrefix { space, .. } => *space,
+        }
+    }
+
+    /// A key that it changes, or one at the border of those.
+    fn meets(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key, .. } | Self::DeletePrefix { prefix: key, .. } => {
+                Some(key.clone())
+            }
+            Self::DeleteRange { bounds: (Bound::Included(key) | Bound::Excluded(key), _), .. } => {
+                Some(key.clone())
+            }
+            Self::DeleteRange { .. } => None,
+        }
+    }
 }
 
 /// A step of an iterator.
@@ -111,8 +135,17 @@ pub enum Op {
     /// With other options, drawn from the seed for each configuration.
     Reopen {
         seed: u64,
-        close: bool,
+        end: End,
     },
+}
+
+/// How a database ends before it is opened again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Close,
+    Drop,
+    /// The process is killed, where the disk is simulated; elsewhere as [`End::Drop`].
+    Kill,
 }
 
 /// Makes operations of a seed.
@@ -129,8 +162,8 @@ pub struct Maker {
 impl Maker {
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng(seed);
-        let dense = rng.pick(&[12, 60, 250]);
-        let flushes = rng.pick(&[15, 40, 100]);
+        let dense = rng.pick(&[12, 60, 250, 900]);
+        let flushes = rng.pick(&[5, 15, 40, 100]);
         Self { rng, dense, flushes, recent: [(0, 1); 4] }
     }
 
@@ -257,15 +290,36 @@ impl Maker {
     /// Neighbours, all at once: what range deletes cover.
     fn row(&mut self) -> Vec<Write> {
         let (space, start, step) = (self.space(), self.rng.below(self.dense), 1 + self.rng.below(2));
-        let keys = (start..self.dense).step_by(step).take(4 + self.rng.below(30));
+        let len = 4 + self.rng.below(26 + self.dense / 8);
+        let keys = (start..self.dense).step_by(step).take(len);
         keys.map(|n| Write::Put { space, key: Self::number(n), value: bytes(self.rng.next(), 3 + n % 30) })
             .collect()
     }
 
     fn batch(&mut self) -> Vec<Write> {
-        match self.rng.below(4) {
-            0 => self.row(),
-            _ => (0..self.rng.below(8)).map(|_| self.write()).collect(),
+        match self.rng.below(400) {
+            0..100 => self.row(),
+            // More range deletes than one memtable is to hold.
+            100 => {
+                let space = self.space();
+                let one = |n| (Bound::Included(Self::number(n)), Bound::Excluded(Self::number(n + 1)));
+                let range = |n: usize| Write::DeleteRange { space, bounds: one(n * 3 % self.dense) };
+                (0..1_100).map(range).collect()
+            }
+            _ => {
+                let mut writes: Vec<Write> = (0..self.rng.below(8)).map(|_| self.write()).collect();
+                // Keys that the batch has met already: the later write wins, also over a range delete.
+                for at in 1..writes.len() {
+                    let met = self.rng.below(at);
+                    let space = writes[met].space();
+                    let Some(key) = writes[met].meets().filter(|_| self.rng.one_in(2)) else { continue };
+                    writes[at] = match self.rng.below(4) {
+                        0 => Write::Delete { space, key },
+                        _ => Write::Put { space, key, value: self.value() },
+                    };
+                }
+                writes
+            }
         }
     }
 
@@ -317,7 +371,9 @@ impl Maker {
             970..980 => Op::Persist,
             980..984 => Op::Verify,
             984..990 => Op::Rest,
-            _ => Op::Reopen { seed: self.rng.next(), close: self.rng.one_in(2) },
+            _ => {
+                Op::Reopen { seed: self.rng.next(), end: self.rng.pick(&[End::Close, End::Drop, End::Kill]) }
+            }
         }
     }
 
@@ -333,11 +389,31 @@ impl Maker {
     }
 }
 
-/// What an operation prints as; long keys and values are cut.
+/// What an operation prints as: bytes as text, and of long ones the beginning.
 pub fn tell(op: &Op) -> String {
-    let text = format!("{op:?}");
-    match text.char_indices().nth(400) {
-        Some((at, _)) => format!("{}.. ({} bytes)", &text[..at], text.len()),
-        None => text,
+    let mut told = String::new();
+    let debug = format!("{op:?}");
+    let mut rest = debug.as_str();
+    while let Some((before, list)) = rest.split_once('[') {
+        let numbers = list.split_once(']').and_then(|(numbers, behind)| {
+            let bytes = numbers.split(", ").map(str::parse::<u8>).collect::<Result<Vec<u8>, _>>();
+            Some((bytes.ok()?, behind))
+        });
+        told.push_str(before);
+        match numbers {
+            Some((bytes, behind)) => {
+                told.push_str(&format!("b\"{}\"", short(&bytes)));
+                rest = behind;
+            }
+            None => {
+                told.push('[');
+                rest = list;
+            }
+        }
+    }
+    told.push_str(rest);
+    match told.char_indices().nth(1_000) {
+        Some((at, _)) => format!("{}.. ({} bytes)", &told[..at], told.len()),
+        None => told,
     }
 }

@@ -12,7 +12,7 @@ use pebble_db::{
     Builder, Db, Error, Executor, Iter, Key, Keyspace, Snapshot, Value, WriteBatch, WriteOptions,
 };
 
-use super::ops::{Bounds, NAMES, Op, Step, Write};
+use super::ops::{Bounds, End, NAMES, Op, Step, Write};
 use super::world::{Bytes, Expected, Map, World, select, within};
 use crate::support::{Config, Rng, keyspace, message, mix, short};
 
@@ -72,8 +72,13 @@ impl Tally {
     }
 }
 
-/// Opens the database of a layout by its number.
-pub type Open<'a> = &'a dyn Fn(usize, &Layout) -> Builder;
+/// Where the databases lie, each by the number of its layout.
+pub trait Disks {
+    fn open(&self, number: usize, layout: &Layout) -> Builder;
+
+    /// What is opened from now on is what a kill of the process leaves at this moment.
+    fn kill(&self, _number: usize) {}
+}
 
 fn equal<T: PartialEq + Debug>(found: &T, wanted: &T, what: &str) -> Outcome {
     if found == wanted { Ok(()) } else { Err(format!("{what}: found {found:?}, wanted {wanted:?}")) }
@@ -146,7 +151,7 @@ fn step_as(iter: &mut Iter, step: &Step, wanted: Option<&(Bytes, Bytes)>) -> Out
 struct Side<'a> {
     number: usize,
     layout: Layout,
-    open: Open<'a>,
+    disks: &'a dyn Disks,
     /// None while it is closed between two opens.
     db: Option<Db>,
     /// By the model's number of the keyspace.
@@ -158,11 +163,11 @@ struct Side<'a> {
 }
 
 impl<'a> Side<'a> {
-    fn new(number: usize, layout: &Layout, open: Open<'a>) -> Outcome<Self> {
+    fn new(number: usize, layout: &Layout, disks: &'a dyn Disks) -> Outcome<Self> {
         let mut side = Self {
             number,
             layout: layout.clone(),
-            open,
+            disks,
             db: None,
             spaces: Vec::new(),
             snapshots: Vec::new(),
@@ -170,7 +175,7 @@ impl<'a> Side<'a> {
             held: Vec::new(),
             tally: Tally::default(),
         };
-        side.db = Some(done(open(number, layout).open(), "open")?);
+        side.db = Some(done(disks.open(number, layout).open(), "open")?);
         Ok(side)
     }
 
@@ -345,20 +350,23 @@ impl<'a> Side<'a> {
         self.tally.add(&Tally { flushes, merges, covered_bytes, ..Tally::default() });
     }
 
-    fn reopen(&mut self, world: &World, seed: u64, close: bool) -> Outcome {
+    fn reopen(&mut self, world: &World, seed: u64, end: End) -> Outcome {
         self.count();
+        if end == End::Kill {
+            self.disks.kill(self.number);
+        }
         // They hold the database open, so they go first; values stay.
         self.snapshots.clear();
         self.iters.clear();
         self.spaces.clear();
-        if close {
+        if end == End::Close {
             done(self.db().close(), "close")?;
         }
         drop(self.db.take());
         let shape = self.layout.config.compaction;
         self.layout.config = Config::random(&mut Rng(mix(seed ^ self.number as u64)));
         self.layout.config.compaction = shape;
-        self.db = Some(done((self.open)(self.number, &self.layout).open(), "reopen")?);
+        self.db = Some(done(self.disks.open(self.number, &self.layout).open(), "reopen")?);
         self.make_spaces(world)?;
         self.check(world)
     }
@@ -375,8 +383,8 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(layouts: &[Layout], open: Open<'a>) -> Outcome<Self> {
-        let sides = layouts.iter().enumerate().map(|(number, layout)| Side::new(number, layout, open));
+    fn new(layouts: &[Layout], disks: &'a dyn Disks) -> Outcome<Self> {
+        let sides = layouts.iter().enumerate().map(|(number, layout)| Side::new(number, layout, disks));
         Ok(Self { world: World::default(), sides: sides.collect::<Outcome<_>>()? })
     }
 
@@ -398,12 +406,12 @@ impl<'a> Run<'a> {
     fn step(&mut self, op: &Op) -> Outcome {
         match op {
             Op::Write { write, sync } => {
-                let space = self.space(space_of(write))?;
+                let space = self.space(write.space())?;
                 self.world.apply(write);
                 self.each(|side, _| side.write(space, write, *sync))
             }
             Op::Batch { writes, sync } => {
-                let spaces = writes.iter().map(|write| self.space(space_of(write)));
+                let spaces = writes.iter().map(|write| self.space(write.space()));
                 let spaces: Vec<usize> = spaces.collect::<Outcome<_>>()?;
                 writes.iter().for_each(|write| self.world.apply(write));
                 self.each(|side, _| side.batch(&spaces, writes, *sync))
@@ -516,9 +524,9 @@ impl<'a> Run<'a> {
                 }
                 Ok(())
             }
-            Op::Reopen { seed, close } => {
+            Op::Reopen { seed, end } => {
                 self.world.reopen();
-                self.each(|side, world| side.reopen(world, *seed, *close))
+                self.each(|side, world| side.reopen(world, *seed, *end))
             }
         }
     }
@@ -608,15 +616,6 @@ impl<'a> Run<'a> {
     }
 }
 
-fn space_of(write: &Write) -> usize {
-    match write {
-        Write::Put { space, .. }
-        | Write::Delete { space, .. }
-        | Write::DeleteRange { space, .. }
-        | Write::DeletePrefix { space, .. } => *space,
-    }
-}
-
 /// A failure: after how many operations, and why.
 #[derive(Debug)]
 pub struct Failure {
@@ -625,10 +624,10 @@ pub struct Failure {
 }
 
 /// Runs the operations on every layout.
-pub fn run(layouts: &[Layout], ops: &[Op], open: Open<'_>) -> Result<Tally, Failure> {
+pub fn run(layouts: &[Layout], ops: &[Op], disks: &dyn Disks) -> Result<Tally, Failure> {
     let mut at = 0;
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let mut run = Run::new(layouts, open)?;
+        let mut run = Run::new(layouts, disks)?;
         for op in ops {
             run.step(op)?;
             at += 1;

@@ -307,7 +307,7 @@ fn simpler(op: &Op) -> Vec<Op> {
             }
             simpler
         }
-        Op::Reopen { seed, close } if seed != 0 => vec![Op::Reopen { seed: 0, close }],
+        Op::Reopen { seed, end } if seed != 0 => vec![Op::Reopen { seed: 0, end }],
         _ => Vec::new(),
     }
 }
