@@ -46,8 +46,8 @@ enum Place {
     Held(PinnedRecord),
 }
 
-/// A walk over the visible keys of one keyspace within bounds. It keeps the rules C2 to C6 of a [`Cursor`](crate::Cursor); its
-/// order is that of user keys, each at most once.
+/// A walk over the visible keys of one keyspace within bounds. It keeps the rules C2 to C6 of a
+/// [`Cursor`](crate::Cursor); its order is that of user keys, each at most once.
 ///
 /// Cost: forward, a step copies the key into a buffer that is reused, so that its older versions can be told;
 /// backward, it counts one reference per record. Records that are passed unseen are counted in [`Visible::skipped`].
