@@ -94,9 +94,25 @@ impl Ledger {
             let key = format!("key-{}", self.attempts % 5).into_bytes();
             complete &= put(name, key, bytes(self.attempts, len));
         }
-        if !complete {
-            return;
+        if complete {
+            self.write(db, batch, state, sync);
         }
+    }
+
+    /// Deletes all of a keyspace by one range.
+    fn clear(&mut self, db: &Db, name: &'static str) {
+        self.attempts += 1;
+        let number = self.states.len() as u64;
+        let mut state = self.states.last().unwrap().clone();
+        let mut batch = WriteBatch::new();
+        let Ok(space) = keyspace(db, name) else { return };
+        batch.delete_range(&space, ..).put(&db.default_keyspace(), COUNTER, number.to_be_bytes());
+        state.remove(name);
+        state.entry("default".into()).or_default().insert(COUNTER.to_vec(), number.to_be_bytes().to_vec());
+        self.write(db, batch, state, false);
+    }
+
+    fn write(&mut self, db: &Db, batch: WriteBatch, state: State, sync: bool) {
         let options = if sync { WriteOptions::sync() } else { WriteOptions::buffered() };
         let outcome = db.write_with(batch, &options);
         match &outcome {
@@ -151,6 +167,12 @@ fn script(config: &Config, fs: &FaultFs, ledger: &mut Ledger) {
         ledger.call("compact", db.compact_range(..));
         let verified = db.verify().map(|_| ());
         ledger.call("verify", verified);
+        ledger.clear(&db, "a");
+        ledger.call("flush", db.flush());
+        let dropped = db.drop_keyspace("a").map(|_| ());
+        ledger.call("drop", dropped);
+        let made = db.keyspace("a").map(|_| ());
+        ledger.call("keyspace", made);
         ledger.commit(&db, &["a"], 40, false);
         if ledger.call("close", db.close()) {
             ledger.durable = ledger.acknowledged;
