@@ -200,7 +200,7 @@ impl Core {
             }
             if self.state.load().sealed.len() < SEALED_MAX {
                 self.seal_memtable(&mut committer)?;
-                self.update_pace();
+                self.update_flush_pace();
                 return Ok(committer);
             }
             if patience == Patience::Refuses && self.executor == Executor::Threads {

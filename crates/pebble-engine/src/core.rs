@@ -55,7 +55,7 @@ pub(crate) struct Core {
     pub(crate) flushing: Mutex<()>,
     pub(crate) merges: Merges,
     /// Key ranges that readers found full of what they could not be shown.
-    pub(crate) wanted: Arc<WantedRanges>,
+    pub(crate) wanted: WantedRanges,
     pub(crate) pace: Pace,
 
     pub(crate) tables: Tables,

@@ -145,7 +145,7 @@ fn assemble(parts: Parts) -> Core {
         manifest: Mutex::new(manifest),
         flushing: Mutex::new(()),
         merges: Merges::default(),
-        wanted: Arc::new(WantedRanges::new(work.merge_bell())),
+        wanted: WantedRanges::new(work.merge_bell()),
         pace: Pace::new(),
         tables,
         keyspaces: Keyspaces::new(names),

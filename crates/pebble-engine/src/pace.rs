@@ -15,6 +15,7 @@
 //! Threading: the cost is set after each seal, flush and merge, read by each commit; what is owed lies under the
 //! commit lock.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -105,23 +106,32 @@ fn average(cost: &AtomicU64, bytes: u64, took: Duration) {
     cost.store((old * 3 + new) / 4, Ordering::Relaxed);
 }
 
+/// `of` parts of `parts`.
+fn part(whole: u64, of: u64, parts: u64) -> u64 {
+    whole.saturating_mul(of) / parts.max(1)
+}
+
 impl Core {
-    /// Sets the cost of writing by the present state.
+    /// Sets what writing costs by the memtables that wait. Cost: a look, so that it may be done under the commit lock.
+    pub(crate) fn update_flush_pace(&self) {
+        if self.executor == Executor::Threads {
+            let cost = self.pace.flush_cost.load(Ordering::Relaxed);
+            // With one memtable waiting all is well: it is being flushed.
+            let behind = self.state.load().sealed.len().saturating_sub(1) as u64;
+            self.pace.flush.store(part(cost, behind, SEALED_MAX as u64 - 1), Ordering::Relaxed);
+        }
+    }
+
+    /// Sets what writing costs by the present state. Cost: as a plan, some milliseconds for ten thousand tables.
     pub(crate) fn update_pace(&self) {
         if self.executor == Executor::Inline {
             return;
         }
-        let state = self.state.load_full();
-        let part = |whole: u64, of: u64, parts: u64| whole.saturating_mul(of) / parts.max(1);
-        let flush_cost = self.pace.flush_cost.load(Ordering::Relaxed);
-        // With one memtable waiting all is well: it is being flushed.
-        let behind = state.sealed.len().saturating_sub(1) as u64;
-        self.pace.flush.store(part(flush_cost, behind, SEALED_MAX as u64 - 1), Ordering::Relaxed);
-
-        let pressure = pebble_compaction::pressure(&state.tree.version, &self.options.policy());
+        self.update_flush_pace();
+        let version = Arc::clone(&self.state.load().tree.version);
+        let pressure = pebble_compaction::pressure(&version, &self.options.policy());
         self.pace.debt.store(pressure.debt_bytes, Ordering::Relaxed);
-        let tree =
-            state.tree.version.len_bytes().saturating_add(self.memtable_len.log as u64 * TREE_MEMTABLES_MIN);
+        let tree = version.len_bytes().saturating_add(self.memtable_len.log as u64 * TREE_MEMTABLES_MIN);
         let percent = part(pressure.debt_bytes, 100, tree);
         // Each byte that goes down takes its share of the last level along.
         let last_percent = u64::from(self.options.shape.last_percent).max(1);
