@@ -37,6 +37,10 @@ pub struct World {
     pub held: Vec<Bytes>,
     /// Records written, range deletes included.
     pub written: u64,
+    /// By number: whether a keyspace was ever written to.
+    touched: Vec<bool>,
+    /// Whether one was ever dropped: another may have its number after a reopen, and count its remains.
+    any_dropped: bool,
 }
 
 impl World {
@@ -44,6 +48,7 @@ impl World {
     pub fn number(&mut self, name: usize) -> usize {
         *self.named[name].get_or_insert_with(|| {
             self.now.spaces.push(Arc::default());
+            self.touched.push(false);
             self.now.spaces.len() - 1
         })
     }
@@ -57,6 +62,7 @@ impl World {
     pub fn drop_space(&mut self, name: usize) -> bool {
         let Some(number) = self.named[name].take() else { return false };
         self.now.spaces[number] = Arc::default();
+        self.any_dropped = true;
         self.dropped.push(number);
         true
     }
@@ -66,25 +72,35 @@ impl World {
         self.snapshots.clear();
         self.iters.clear();
         self.dropped.clear();
-        let mut spaces = Vec::new();
+        let (mut spaces, mut touched) = (Vec::new(), Vec::new());
         for number in self.named.iter_mut().flatten() {
             spaces.push(self.now.space(*number));
+            touched.push(self.touched[*number]);
             *number = spaces.len() - 1;
         }
-        self.now.spaces = spaces;
+        (self.now.spaces, self.touched) = (spaces, touched);
+    }
+
+    /// Counts a record, and gives what it changes.
+    fn write(&mut self, name: usize) -> &mut Map {
+        let number = self.number(name);
+        self.written += 1;
+        self.touched[number] = true;
+        Arc::make_mut(&mut self.now.spaces[number])
+    }
+
+    /// Whether nothing was ever written to the keyspace with this number, nor to another that had its number.
+    pub fn is_fresh(&self, number: usize) -> bool {
+        !self.touched[number] && !self.any_dropped
     }
 
     pub fn apply(&mut self, write: &Write) {
         match write {
             Write::Put { space, key, value } => {
-                let space = self.number(*space);
-                self.written += 1;
-                Arc::make_mut(&mut self.now.spaces[space]).insert(key[..].into(), value[..].into());
+                self.write(*space).insert(key[..].into(), value[..].into());
             }
             Write::Delete { space, key } => {
-                let space = self.number(*space);
-                self.written += 1;
-                Arc::make_mut(&mut self.now.spaces[space]).remove(&key[..]);
+                self.write(*space).remove(&key[..]);
             }
             Write::DeleteRange { space, bounds } => self.retain(*space, |key| !within(bounds, key)),
             Write::DeletePrefix { space, prefix } => self.retain(*space, |key| !key.starts_with(prefix)),
@@ -96,9 +112,7 @@ impl World {
     }
 
     fn retain(&mut self, space: usize, stays: impl Fn(&[u8]) -> bool) {
-        let space = self.number(space);
-        self.written += 1;
-        Arc::make_mut(&mut self.now.spaces[space]).retain(|key, _| stays(key));
+        self.write(space).retain(|key, _| stays(key));
     }
 
     /// The snapshot that was asked for, by its place among those that are held, and the state that it has.
