@@ -57,7 +57,7 @@ const CRATES: &[Row] = &[
         name: "pebble-sstable",
         level: 2,
         below: &["pebble-format", "pebble-vfs", "pebble-cursor"],
-        third_party: &["lz4_flex", "zerocopy"],
+        third_party: &["lz4_flex", "zerocopy", "zstd"],
     },
     Row {
         name: "pebble-manifest",
@@ -123,6 +123,9 @@ const CRATES: &[Row] = &[
 
 /// Third-party crates that tests of any crate may use.
 const FOR_TESTS: &[&str] = &["criterion", "loom", "proptest", "shuttle", "tempfile"];
+
+/// Third-party crates that a build takes only if it asks for them, with the reason.
+const OPTIONAL: &[(&str, &str)] = &[("zstd", "it compiles C, which the default build does not have to")];
 
 /// The manifest of the workspace beside the root's: the package that compares PebbleTree with other engines.
 const PEERS_MANIFEST: &str = "benches/peers/Cargo.toml";
@@ -256,6 +259,9 @@ fn why_not(from: &Row, edge: &Edge) -> Option<String> {
     // The models replace the atomics of production code, so loom is a normal dependency, under its own cfg only.
     let for_models = to == "loom" && edge.target.as_deref() == Some("cfg(loom)");
     let for_tests = edge.kind == Kind::Dev && FOR_TESTS.contains(&to);
+    if let Some((_, why)) = OPTIONAL.iter().find(|(name, _)| *name == to && !edge.optional) {
+        return Some(format!("is optional: {why}"));
+    }
     if from.third_party.contains(&to) || for_models || for_tests {
         return None;
     }
@@ -432,8 +438,10 @@ mod tests {
         assert_eq!(why(&edge("pebble-db", "pebble-vfs", Kind::Dev)), None);
         let loom = Edge { target: Some("cfg(loom)".to_owned()), ..edge("pebble-wal", "loom", Kind::Normal) };
         assert_eq!(why(&loom), None);
-        let peer = Edge { optional: true, ..edge("pebble-peers", "rocksdb", Kind::Normal) };
-        assert_eq!(why(&peer), None);
+        for (from, to) in [("pebble-peers", "rocksdb"), ("pebble-sstable", "zstd")] {
+            let edge = Edge { optional: true, ..edge(from, to, Kind::Normal) };
+            assert_eq!(why(&edge), None);
+        }
     }
 
     #[test]
@@ -452,6 +460,7 @@ mod tests {
             (edge("pebble-wal", "loom", Kind::Normal), "a new one needs its reason"),
             (edge("pebble-wal", "rand", Kind::Dev), "not among the crates for tests"),
             (edge("pebble-vfs", "cc", Kind::Build), "no crate runs a build script"),
+            (edge("pebble-sstable", "zstd", Kind::Normal), "is optional: it compiles C"),
             (edge("pebble-peers", "rocksdb", Kind::Normal), "a peer is optional"),
             (edge("pebble-bench", "rocksdb", Kind::Normal), "a new one needs its reason"),
             (edge("pebble-peers", "pebble-engine", Kind::Normal), "draws no such arrow"),

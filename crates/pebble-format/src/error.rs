@@ -35,6 +35,16 @@ pub enum Error {
         /// The newest version this build reads.
         max: u32,
     },
+    /// The file is right, but was made with a codec that this build was compiled without; nothing was changed.
+    #[error(
+        "{file}: blocks are compressed with {codec}, and this build is without; build with the feature {codec}"
+    )]
+    UnsupportedCodec {
+        /// Name of the file.
+        file: Box<str>,
+        /// The codec, and the cargo feature that brings it.
+        codec: &'static str,
+    },
     /// The caller broke a documented limit or order; nothing has changed.
     #[error("invalid argument: {0}")]
     InvalidArgument(Box<str>),
@@ -46,10 +56,13 @@ impl Error {
         Self::InvalidArgument(message.into())
     }
 
-    /// The same error, with the file named if it is a corruption that does not name one yet.
+    /// The same error, with the file named if it tells of a file's content and does not name one yet.
     pub fn in_file(self, file: &str) -> Self {
         match self {
             Self::Corruption(corruption) => Self::Corruption(Box::new(corruption.in_file(file))),
+            Self::UnsupportedCodec { file: unnamed, codec } if unnamed.is_empty() => {
+                Self::UnsupportedCodec { file: file.into(), codec }
+            }
             other => other,
         }
     }

@@ -39,6 +39,12 @@ pub const EXPANDED_LEN_MAX: usize = 512 << 10;
 /// See [`EXPANDED_LEN_MAX`].
 pub const EXPANSION_MAX: usize = 16;
 
+/// Longest dictionary of a table. It bounds what opening one can make a reader allocate.
+pub const DICTIONARY_LEN_MAX: usize = 64 << 10;
+
+/// First bytes of a dictionary, as RFC 8878 says them in section 5.
+pub const DICTIONARY_MAGIC: [u8; 4] = [0x37, 0xa4, 0x30, 0xec];
+
 /// Flag: no user key has more than one record.
 pub const FLAG_UNIQUE_USER_KEYS: u32 = 1;
 /// Flag: at least one record is a tombstone.
@@ -89,6 +95,8 @@ pub enum Codec {
     None = 0,
     /// One LZ4 block (no frame, no length in front).
     Lz4 = 1,
+    /// One zstd frame, made with the table's dictionary if it has one.
+    Zstd = 2,
 }
 
 impl Codec {
@@ -97,6 +105,7 @@ impl Codec {
         match byte {
             0 => Some(Self::None),
             1 => Some(Self::Lz4),
+            2 => Some(Self::Zstd),
             _ => None,
         }
     }
@@ -172,7 +181,7 @@ pub enum RegionId {
     SeekIndex = 2,
     /// One [`RangeDeleteEntry`] with its keys for each record that deletes a range.
     RangeDeletes = 3,
-    /// Reserved, empty.
+    /// A zstd dictionary for the blocks of [`Codec::Zstd`]; empty when they were made without.
     Dictionary = 4,
     /// One [`TableProperties`].
     Properties = 5,

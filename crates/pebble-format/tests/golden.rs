@@ -23,10 +23,11 @@ fn hex(bytes: &[u8]) -> String {
 mod table {
     use super::*;
     use pebble_format::table::{
-        BLOCK_COUNT_MAX, BLOCK_LEN_MAX, BUCKET_SLOTS, BlockEntry, BlockTail, Bucket, Codec, EXPANDED_LEN_MAX,
-        EXPANSION_MAX, FLAG_COMPRESSED, FLAG_HAS_RANGE_DELETES, FLAG_HAS_TOMBSTONES, FLAG_UNIQUE_USER_KEYS,
-        HASH_XXH3, IndexKind, KeyBound, LOCATION_MAX, REGION_ALIGN, RangeDeleteEntry, RegionId, TABLE_MAGIC,
-        TABLE_VERSION, TableFooter, TableProperties, TableRegion, block_tail_len, slot, slot_location,
+        BLOCK_COUNT_MAX, BLOCK_LEN_MAX, BUCKET_SLOTS, BlockEntry, BlockTail, Bucket, Codec,
+        DICTIONARY_LEN_MAX, DICTIONARY_MAGIC, EXPANDED_LEN_MAX, EXPANSION_MAX, FLAG_COMPRESSED,
+        FLAG_HAS_RANGE_DELETES, FLAG_HAS_TOMBSTONES, FLAG_UNIQUE_USER_KEYS, HASH_XXH3, IndexKind, KeyBound,
+        LOCATION_MAX, REGION_ALIGN, RangeDeleteEntry, RegionId, TABLE_MAGIC, TABLE_VERSION, TableFooter,
+        TableProperties, TableRegion, block_tail_len, slot, slot_location,
     };
 
     const GOLDEN: &str = "\
@@ -86,7 +87,8 @@ TableFooter 256
 magic 7065626c00737374 version 2
 flags 1 2 4 8
 index 0 1 2 3
-codec 0 1
+codec 0 1 2
+dictionary 37a430ec 65536
 hash 1
 regions 0 1 2 3 4 5 6
 align 64 slots 16 location 8388606
@@ -138,7 +140,9 @@ slot ff800006 800001 location 1405
         writeln!(to, "flags {}", flags.map(|flag| flag.to_string()).join(" ")).unwrap();
         let kinds = [IndexKind::None, IndexKind::Granule, IndexKind::Slot, IndexKind::Bloom];
         writeln!(to, "index {}", kinds.map(|kind| (kind as u8).to_string()).join(" ")).unwrap();
-        writeln!(to, "codec {} {}", Codec::None as u8, Codec::Lz4 as u8).unwrap();
+        let codecs = [Codec::None, Codec::Lz4, Codec::Zstd];
+        writeln!(to, "codec {}", codecs.map(|codec| (codec as u8).to_string()).join(" ")).unwrap();
+        writeln!(to, "dictionary {} {DICTIONARY_LEN_MAX}", hex(&DICTIONARY_MAGIC)).unwrap();
         writeln!(to, "hash {HASH_XXH3}").unwrap();
         writeln!(to, "regions {}", RegionId::ALL.map(|id| (id as usize).to_string()).join(" ")).unwrap();
         writeln!(to, "align {REGION_ALIGN} slots {BUCKET_SLOTS} location {LOCATION_MAX}").unwrap();

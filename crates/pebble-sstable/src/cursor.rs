@@ -107,6 +107,9 @@ fn end_before(table: &Table, number: u32) -> Result<Option<Place>> {
 fn whole_block<'a>(table: &'a Table, place: &'a Place) -> Option<WholeBlock<'a>> {
     let (block, meta) = (&place.block, table.meta());
     let entry = meta.block(place.number).ok()?;
+    if entry.codec == Codec::Zstd && meta.dictionary.is_some() {
+        return None;
+    }
     let stored = if entry.codec == Codec::None {
         block.bytes()
     } else {
@@ -224,7 +227,8 @@ impl Cursor for TableCursor {
     }
 
     /// Not lent: a block with versions of one key or with a range delete, for whoever moves records has to decide of
-    /// each; and one that is stored compressed in a file that is not in memory, for its stored bytes are gone.
+    /// each; one that is stored compressed in a file that is not in memory, for its stored bytes are gone; and one that
+    /// was compressed with the table's dictionary, which another table does not have.
     #[inline]
     fn block(&self) -> Option<WholeBlock<'_>> {
         let place = self.place.as_ref().filter(|place| place.slot == 0)?;

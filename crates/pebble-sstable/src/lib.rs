@@ -45,6 +45,11 @@ mod cache;
 mod codec;
 mod cursor;
 mod data;
+#[cfg(feature = "zstd")]
+mod dictionary;
+#[cfg(not(feature = "zstd"))]
+#[path = "no_dictionary.rs"]
+mod dictionary;
 mod estimate;
 mod index;
 mod iter;

@@ -5,6 +5,7 @@
 //!                                        ─► directory: blocks tile the data exactly; counts and lengths add up
 //!                                        ─► seek index: ascending, and begins with the first key's head
 //!                                        ─► range deletes: in order, of records that the table may hold
+//!                                        ─► dictionary: one that zstd takes, and only where a block needs it
 //! ```
 //!
 //! After that a reader may index by block number without asking again, and nothing here has allocated more
@@ -20,10 +21,10 @@ use pebble_format::checksum::crc32c;
 use pebble_format::limits::RECORD_ALIGN;
 use pebble_format::record::RECORD_HEADER_LEN;
 use pebble_format::table::{
-    BLOCK_COUNT_MAX, BLOCK_LEN_MAX, BlockEntry, Bucket, Codec, FLAG_COMPRESSED, FLAG_HAS_RANGE_DELETES,
-    FLAG_HAS_TOMBSTONES, FLAG_UNIQUE_USER_KEYS, FLAGS_KNOWN, HASH_XXH3, IndexKind, KeyBound, REGION_COUNT,
-    RegionId, TABLE_FOOTER_LEN, TABLE_MAGIC, TABLE_VERSION, TableFooter, TableProperties, block_tail_len,
-    expansion_allowed, region_start,
+    BLOCK_COUNT_MAX, BLOCK_LEN_MAX, BlockEntry, Bucket, Codec, DICTIONARY_LEN_MAX, DICTIONARY_MAGIC,
+    FLAG_COMPRESSED, FLAG_HAS_RANGE_DELETES, FLAG_HAS_TOMBSTONES, FLAG_UNIQUE_USER_KEYS, FLAGS_KNOWN,
+    HASH_XXH3, IndexKind, KeyBound, REGION_COUNT, RegionId, TABLE_FOOTER_LEN, TABLE_MAGIC, TABLE_VERSION,
+    TableFooter, TableProperties, block_tail_len, expansion_allowed, region_start,
 };
 use pebble_format::{
     Corruption, Error, HeadPrefix, InternalKey, KeyspaceId, OwnedKey, Pinned, Result, Seqno, Trailer,
@@ -31,6 +32,7 @@ use pebble_format::{
 use zerocopy::FromBytes;
 use zerocopy::byteorder::little_endian::U64;
 
+use crate::dictionary::{self, Dictionary};
 use crate::options::TableInfo;
 use crate::ranges;
 
@@ -53,6 +55,8 @@ pub(crate) struct Meta {
     pub(crate) info: TableInfo,
     pub(crate) properties: TableProperties,
     pub(crate) range_deletes: Arc<RangeDeletes>,
+    /// What zstd blocks are expanded with, if they were compressed with it.
+    pub(crate) dictionary: Option<Dictionary>,
 }
 
 /// One block, its numbers decoded and checked.
@@ -123,6 +127,7 @@ impl Meta {
             prefix: HeadPrefix::none(),
             properties: TableProperties::default(),
             range_deletes: Arc::clone(&NO_RANGE_DELETES),
+            dictionary: None,
         };
         meta.check_counts(footer_at)?;
         meta.check_index()?;
@@ -130,6 +135,7 @@ impl Meta {
         meta.check_directory()?;
         meta.check_seek_index()?;
         meta.check_range_deletes()?;
+        meta.check_dictionary()?;
         Ok(meta)
     }
 
@@ -230,7 +236,6 @@ impl Meta {
             u64::from(len(RegionId::RangeDeletes) > 0),
             u64::from(flags & FLAG_HAS_RANGE_DELETES != 0),
         )?;
-        same("dictionary length", footer_at, 0, len(RegionId::Dictionary))?;
         same("properties length", footer_at, size_of::<TableProperties>() as u64, len(RegionId::Properties))
     }
 
@@ -295,6 +300,30 @@ impl Meta {
         let flag = self.footer.flags.get() & FLAG_COMPRESSED != 0;
         same("compressed flag", at, u64::from(compressed > 0), u64::from(flag))?;
         self.check_properties(raw_len, compressed)
+    }
+
+    /// Comes last, so that a build without zstd tells damage as damage.
+    fn check_dictionary(&mut self) -> Result<()> {
+        let at = self.offset(RegionId::Dictionary);
+        let bytes = self.region(RegionId::Dictionary);
+        let zstd = self.directory().iter().any(|entry| entry.codec == Codec::Zstd as u8);
+        let most = if zstd { DICTIONARY_LEN_MAX } else { 0 };
+        if bytes.len() > most {
+            return corrupt("dictionary length", at, most as u64, bytes.len() as u64);
+        }
+        if !bytes.is_empty() && !bytes.starts_with(&DICTIONARY_MAGIC) {
+            return corrupt("dictionary magic", at, u32::from_le_bytes(DICTIONARY_MAGIC).into(), 0);
+        }
+        if zstd && !dictionary::SUPPORTED {
+            return Err(Error::UnsupportedCodec { file: Box::from(""), codec: "zstd" });
+        }
+        if !bytes.is_empty() {
+            let Some(prepared) = Dictionary::prepare(bytes) else {
+                return corrupt("dictionary", at, 0, bytes.len() as u64);
+            };
+            self.dictionary = Some(prepared);
+        }
+        Ok(())
     }
 
     fn check_properties(&mut self, raw_len: u64, compressed: u32) -> Result<()> {
@@ -430,7 +459,9 @@ fn check_block(place: &BlockPlace, here: u64) -> Result<()> {
     }
     match place.codec {
         Codec::None => same("stored length", here, place.raw_len as u64, place.stored_len as u64),
-        Codec::Lz4 if expansion_allowed(place.stored_len, place.raw_len) => Ok(()),
-        Codec::Lz4 => corrupt("expansion of a block", here, place.stored_len as u64, place.raw_len as u64),
+        Codec::Lz4 | Codec::Zstd if expansion_allowed(place.stored_len, place.raw_len) => Ok(()),
+        Codec::Lz4 | Codec::Zstd => {
+            corrupt("expansion of a block", here, place.stored_len as u64, place.raw_len as u64)
+        }
     }
 }

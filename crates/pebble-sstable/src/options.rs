@@ -6,6 +6,7 @@ use pebble_format::table::{BLOCK_LEN_MAX, LOCATION_MAX, granule_offset};
 use pebble_format::{Error, OwnedKey, Result, Seqno};
 
 use crate::cache::BlockCache;
+use crate::dictionary;
 
 /// Bytes that a data block aims at unless told otherwise: four pages, checked in about 2 µs on first touch.
 pub const BLOCK_LEN_DEFAULT: usize = 16 << 10;
@@ -40,6 +41,19 @@ pub enum Compression {
     None,
     /// LZ4 where it makes a block shorter by at least an eighth; such a block is read through the cache.
     Lz4,
+    /// Zstd under the same rule; smaller than LZ4, and slower in both directions. Only in a build with the feature
+    /// `zstd`: without it, [`TableOptions::check`] refuses this, and a reader answers a table that has such blocks with
+    /// `UnsupportedCodec`.
+    Zstd {
+        /// 1 (fast) to 22 (small). 3 is zstd's own default.
+        level: i32,
+        /// Whether the table gets a dictionary of its own, trained from its first records. It is for small, similar
+        /// records in small blocks: of 110 B in blocks of 1 KiB it saved a third of the bytes, in 4 KiB 7 %; with 16 KiB
+        /// it was dropped. The writer holds back 1.6 MiB of blocks for the training, which takes about 0.15 s a table; a
+        /// dictionary that does not save more there than its own length is dropped. A reader keeps it in memory (about
+        /// 43 KiB), and blocks that need it are not handed on whole.
+        dictionary: bool,
+    },
 }
 
 /// How a table is written.
@@ -82,6 +96,15 @@ impl TableOptions {
                 "block length {}; from {BLOCK_LEN_MIN} to {BLOCK_LEN_MAX}",
                 self.block_len
             )));
+        }
+        match self.compression {
+            Compression::Zstd { .. } if !dictionary::SUPPORTED => {
+                return Err(Error::invalid("zstd for a build without the feature zstd"));
+            }
+            Compression::Zstd { level, .. } if !(1..=22).contains(&level) => {
+                return Err(Error::invalid(format!("zstd level {level}; from 1 to 22")));
+            }
+            _ => {}
         }
         match self.index {
             PointIndex::Bloom { bits_per_key } if !(1..=32).contains(&bits_per_key) => {

@@ -29,6 +29,7 @@ use pebble_vfs::{File, Fs, Map, Open, OsFs};
 use crate::block::Block;
 use crate::cache::BlockCache;
 use crate::cursor::TableCursor;
+use crate::dictionary::Dictionary;
 use crate::index::{Candidates, home};
 use crate::meta::{BlockPlace, Meta};
 use crate::options::{TableInfo, TableReadOptions};
@@ -84,7 +85,7 @@ impl Table {
     /// Opens a mapped table. `name` stands in errors. Cost: the checksums of everything but the data, about
     /// 0.1 ms for a table of 32 MiB.
     ///
-    /// Errors: `Corruption`; `UnsupportedVersion` for a table of another format, newer or older.
+    /// Errors: `Corruption`; `UnsupportedVersion` for a table of another format; `UnsupportedCodec`.
     pub fn open_map(map: Map, name: &str, options: TableReadOptions) -> Result<Arc<Self>> {
         Self::open_source(Source::Place(Pinned::new(Arc::new(map), |map| map)), name, options)
     }
@@ -355,7 +356,7 @@ impl Table {
             padded.slice(0..place.stored_len)
         } else {
             self.check_crc(&padded, place)?;
-            let raw = codec::expand(place.codec, stored, place.raw_len)
+            let raw = codec::expand(place.codec, stored, place.raw_len, self.meta.dictionary.as_ref())
                 .map_err(|found| self.in_block(number, found))?;
             Pinned::new(Arc::new(raw), |raw| raw)
         };
@@ -522,7 +523,7 @@ impl Table {
         let meta = if matches!(self.source, Source::File(_)) { self.meta.len() } else { 0 };
         let bits = self.blocks_verified.memory() + self.pages_verified.memory();
         let ranges = if self.meta.range_deletes.is_empty() { 0 } else { self.meta.range_deletes.memory() };
-        size_of::<Self>() + meta + bits + ranges
+        size_of::<Self>() + meta + bits + ranges + self.meta.dictionary.as_ref().map_or(0, Dictionary::memory)
     }
 
     /// The data blocks in order.

@@ -6,7 +6,8 @@
 //!   finish ──► index, directory, seek index, range deletes, properties, key bounds, footer ──► to
 //! ```
 //!
-//! Memory: one block, 12 B a key, the first key of each block, and the range deletes. Threading: one thread at a time.
+//! Memory: one block, 12 B a key, the first key of each block, the range deletes, blocks that wait for a dictionary.
+//! Threading: one thread at a time.
 
 use std::cmp::Ordering;
 use std::io::Write;
@@ -26,6 +27,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use crate::block::BlockBuilder;
 use crate::data::{Data, Stored, Sums};
+use crate::dictionary::Packer;
 use crate::options::{Compression, PointIndex, TableInfo, TableOptions};
 use crate::source::usize_of;
 use crate::{bloom, codec, index, ranges};
@@ -59,6 +61,8 @@ pub struct TableWriter<W> {
     encoded: Vec<u8>,
     /// The last block, compressed.
     compressed: Vec<u8>,
+    /// What compresses blocks instead, with [`Compression::Zstd`].
+    zstd: Option<Packer>,
     failed: Option<Error>,
 }
 
@@ -70,6 +74,7 @@ impl<W: Write> TableWriter<W> {
     pub fn new(to: W, options: TableOptions) -> Result<Self> {
         options.check()?;
         Ok(Self {
+            zstd: Packer::of(options.compression)?,
             options,
             data: Data::new(to),
             sums: Sums::default(),
@@ -143,6 +148,7 @@ impl<W: Write> TableWriter<W> {
         let as_chosen = match self.options.compression {
             Compression::None => block.codec == Codec::None,
             Compression::Lz4 => block.codec == Codec::Lz4,
+            Compression::Zstd { dictionary, .. } => block.codec == Codec::Zstd && !dictionary,
         };
         let (raw_len, target) = (usize_of(block.raw_len.into()), self.options.block_len);
         let of_length = raw_len >= target / 2 && (raw_len <= target || block.count == 1);
@@ -164,8 +170,14 @@ impl<W: Write> TableWriter<W> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        if block.codec != Codec::None && self.options.compression == Compression::None {
-            return Err(Error::invalid("a compressed block for a table without"));
+        let allowed = match self.options.compression {
+            Compression::None => block.codec == Codec::None,
+            Compression::Lz4 => block.codec != Codec::Zstd,
+            // A frame that was made without a dictionary may come to something else with one.
+            Compression::Zstd { dictionary, .. } => block.codec != Codec::Zstd || !dictionary,
+        };
+        if !allowed {
+            return Err(Error::invalid("a block compressed as no block of this table"));
         }
         let first = block.first()?.internal_key();
         if self.last_key().is_some_and(|previous| previous.cmp_user(&first).is_ge()) {
@@ -173,6 +185,8 @@ impl<W: Write> TableWriter<W> {
         }
         let open = self.open_block_len();
         self.close_block()?;
+        let settled = self.settle();
+        self.fail_after(settled)?;
         if (1..self.options.block_len / 2).contains(&open) {
             self.since_short = 0;
         }
@@ -256,9 +270,11 @@ impl<W: Write> TableWriter<W> {
         added
     }
 
-    /// Bytes of data if the open block were closed now. What follows the data is about 6 B a key longer.
+    /// Bytes of data if the open block were closed now. What follows the data is about 6 B a key longer. Blocks that
+    /// wait for a dictionary count as they are, so it may become less when they are compressed.
     pub fn data_len(&self) -> u64 {
-        self.data.len + self.open_block_len() as u64
+        let waiting = self.zstd.as_ref().map_or(0, Packer::waiting_len);
+        self.data.len + (waiting + self.open_block_len()) as u64
     }
 
     /// Bytes of the open block if it were closed now; 0 when none is open.
@@ -283,8 +299,9 @@ impl<W: Write> TableWriter<W> {
     fn location(&self, slot: usize, offset: usize) -> u32 {
         let location = match self.options.compression {
             Compression::None => granule_location(self.data.len + offset as u64),
-            Compression::Lz4 => {
-                let block = u32::try_from(self.data.directory.len()).ok();
+            Compression::Lz4 | Compression::Zstd { .. } => {
+                let waiting = self.zstd.as_ref().map_or(0, Packer::waiting);
+                let block = u32::try_from(self.data.directory.len() + waiting).ok();
                 block.zip(u16::try_from(slot).ok()).and_then(|(block, slot)| slot_location(block, slot))
             }
         };
@@ -309,16 +326,25 @@ impl<W: Write> TableWriter<W> {
         let count =
             u16::try_from(self.block.count()).map_err(|_| Error::invalid("too many records in a block"))?;
         let raw = self.block.close().ok_or_else(|| Error::invalid("a block over its limits"))?;
-        let compress = self.options.compression == Compression::Lz4;
-        let (bytes, codec) = match compress && codec::compress(raw, &mut self.compressed) {
-            true => (&*self.compressed, Codec::Lz4),
-            false => (raw, Codec::None),
-        };
-        let stored = Stored { bytes, codec, crc: None, raw_len: to_u32(raw.len())?, count };
-        self.data.write(&stored, first)?;
+        if let Some(zstd) = &mut self.zstd {
+            zstd.push(raw, count, first, &mut self.data)?;
+        } else {
+            let compress = self.options.compression == Compression::Lz4;
+            let (bytes, codec) = match compress && codec::compress(raw, &mut self.compressed) {
+                true => (&*self.compressed, Codec::Lz4),
+                false => (raw, Codec::None),
+            };
+            let stored = Stored { bytes, codec, crc: None, raw_len: to_u32(raw.len())?, count };
+            self.data.write(&stored, first)?;
+        }
         self.since_short = self.since_short.saturating_add(1);
         self.block.clear();
         Ok(())
+    }
+
+    /// Writes the blocks that wait for a dictionary.
+    fn settle(&mut self) -> Result<()> {
+        self.zstd.as_mut().map_or(Ok(()), |zstd| zstd.settle(&mut self.data))
     }
 
     /// Closes the last block, writes everything else and flushes the output, which it gives back. Making the
@@ -349,6 +375,7 @@ impl<W: Write> TableWriter<W> {
             ranges::clip(&mut self.range_deletes, cut);
         }
         self.write_block()?;
+        self.settle()?;
         let Some(first) = self.data.first_keys.first().cloned() else {
             return Err(Error::invalid("a table holds at least one record"));
         };
@@ -377,7 +404,7 @@ impl<W: Write> TableWriter<W> {
                 RegionId::Directory => self.data.directory.as_bytes(),
                 RegionId::SeekIndex => &seek_index,
                 RegionId::RangeDeletes => &range_deletes,
-                RegionId::Dictionary => &[],
+                RegionId::Dictionary => self.zstd.as_ref().map_or(&[], Packer::dictionary),
                 RegionId::Properties => properties.as_bytes(),
                 RegionId::KeyBounds => &bounds,
             };
@@ -448,7 +475,7 @@ impl<W: Write> TableWriter<W> {
                 if let Some(buckets) = index::build(&self.hashes, &self.locations) {
                     let kind = match self.options.compression {
                         Compression::None => IndexKind::Granule,
-                        Compression::Lz4 => IndexKind::Slot,
+                        Compression::Lz4 | Compression::Zstd { .. } => IndexKind::Slot,
                     };
                     return (kind, 0, IndexBytes::Buckets(buckets));
                 }

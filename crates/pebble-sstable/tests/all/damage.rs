@@ -54,25 +54,26 @@ fn walk(table: &std::sync::Arc<Table>, start: Move, step: Move) -> (Vec<Plain>, 
     (seen, moved.err())
 }
 
-/// Every file byte is under some checksum, so a flip must be noticed by someone.
 fn flip_every_bit(source: Source, bits: impl Fn(usize) -> Vec<u32>) {
     let model = fixture();
     for index in INDEXES {
         for compression in COMPRESSIONS {
             let (good, _) = write(&model, &small(index, compression));
-            read_all(&model, &open(&good, source).unwrap()).unwrap();
-            let mut bytes = good;
-            for at in 0..bytes.len() {
-                for bit in bits(at) {
-                    bytes[at] ^= 1 << bit;
-                    let noticed = open(&bytes, source).and_then(|table| read_all(&model, &table));
-                    assert!(
-                        matches!(noticed, Err(Error::Corruption(_))),
-                        "byte {at}, bit {bit}: {noticed:?}"
-                    );
-                    bytes[at] ^= 1 << bit;
-                }
-            }
+            flip_bits(&model, good, source, &bits);
+        }
+    }
+}
+
+/// Every file byte is under some checksum, so a flip must be noticed by someone.
+pub fn flip_bits(model: &Model, good: Vec<u8>, source: Source, bits: impl Fn(usize) -> Vec<u32>) {
+    read_all(model, &open(&good, source).unwrap()).unwrap();
+    let mut bytes = good;
+    for at in 0..bytes.len() {
+        for bit in bits(at) {
+            bytes[at] ^= 1 << bit;
+            let noticed = open(&bytes, source).and_then(|table| read_all(model, &table));
+            assert!(matches!(noticed, Err(Error::Corruption(_))), "byte {at}, bit {bit}: {noticed:?}");
+            bytes[at] ^= 1 << bit;
         }
     }
 }

@@ -11,3 +11,4 @@ mod hostile;
 mod model;
 mod ranges;
 mod roundtrip;
+mod zstd;

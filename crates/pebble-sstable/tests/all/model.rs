@@ -99,7 +99,11 @@ pub const SOURCES: [Source; 5] =
 pub const INDEXES: [PointIndex; 3] =
     [PointIndex::Location, PointIndex::Bloom { bits_per_key: 8 }, PointIndex::None];
 
+#[cfg(not(feature = "zstd"))]
 pub const COMPRESSIONS: [Compression; 2] = [Compression::None, Compression::Lz4];
+#[cfg(feature = "zstd")]
+pub const COMPRESSIONS: [Compression; 3] =
+    [Compression::None, Compression::Lz4, Compression::Zstd { level: 3, dictionary: false }];
 
 pub fn open(bytes: &[u8], source: Source) -> Result<Arc<Table>> {
     let uncached = TableReadOptions::default();

@@ -51,7 +51,9 @@ pub fn model() -> impl Strategy<Value = Model> {
 pub fn options() -> impl Strategy<Value = TableOptions> {
     let block_len = prop_oneof![Just(64), Just(300), Just(4_096), Just(65_536)];
     let index = prop_oneof![2 => Just(INDEXES[0]), 1 => Just(INDEXES[1]), 1 => Just(INDEXES[2])];
-    let compression = prop_oneof![Just(Compression::None), Just(Compression::Lz4)];
+    let mut compressions = COMPRESSIONS.to_vec();
+    compressions.extend(cfg!(feature = "zstd").then_some(Compression::Zstd { level: 1, dictionary: true }));
+    let compression = proptest::sample::select(compressions);
     (block_len, index, compression)
         .prop_map(|(block_len, index, compression)| TableOptions { block_len, ..small(index, compression) })
 }
