@@ -80,7 +80,8 @@ impl Builder {
         self
     }
 
-    /// Compression of the oldest run: LZ4 where it pays.
+    /// Compression of the oldest run: LZ4 where it pays. [`Compression::Zstd`] needs the feature `zstd`: without it,
+    /// opening a database answers `InvalidArgument` to it, and `UnsupportedCodec` to tables that were made with it.
     pub fn compression(mut self, compression: Compression) -> Self {
         self.options.compression = compression;
         self

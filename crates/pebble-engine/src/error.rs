@@ -42,6 +42,17 @@ pub enum Error {
         /// The newest version that this build reads.
         max: u32,
     },
+    /// A table is compressed with a codec that this build was compiled without. Open the database with a build that has
+    /// the feature; nothing was changed.
+    #[error(
+        "{file}: blocks are compressed with {codec}, and this build is without; build with the feature {codec}"
+    )]
+    UnsupportedCodec {
+        /// Name of the file within the directory.
+        file: Box<str>,
+        /// The codec, and the cargo feature that brings it.
+        codec: &'static str,
+    },
     /// There is no database at this path, and the caller asked not to create one.
     #[error("no database at {path}")]
     NotADatabase {
@@ -122,6 +133,7 @@ impl From<pebble_format::Error> for Error {
             Component::UnsupportedVersion { file, found, max } => {
                 Self::UnsupportedVersion { file, found, max }
             }
+            Component::UnsupportedCodec { file, codec } => Self::UnsupportedCodec { file, codec },
             Component::InvalidArgument(message) => Self::InvalidArgument(message),
             other => Self::Background { what: other.to_string().into() },
         }

@@ -61,7 +61,8 @@ pub struct Options {
     pub read_mode: ReadMode,
     /// The point index of each table. Locations: one miss to a record, about five bytes a key.
     pub point_index: PointIndex,
-    /// Compression of the oldest run, where most data rests. LZ4, block by block where it pays.
+    /// Compression of the oldest run, where most data rests. LZ4, block by block where it pays. Zstd needs the
+    /// feature of that name.
     pub compression: Compression,
     /// Target bytes of a data block. 16 KiB.
     pub block_len: usize,
@@ -135,7 +136,7 @@ impl Options {
         if !(1 << 10..=1 << 30).contains(&self.table_len) {
             return Err(Error::invalid("tables must be 1 KiB to 1 GiB long"));
         }
-        self.table_options([0; 16]).check()?;
+        TableOptions { compression: self.compression, ..self.table_options([0; 16]) }.check()?;
         if !(1..=THREADS_MAX).contains(&self.merge_threads) {
             return Err(Error::invalid(format!("merge threads: 1 to {THREADS_MAX}")));
         }

@@ -12,3 +12,4 @@ mod limits;
 mod model;
 mod ranges;
 mod support;
+mod zstd;

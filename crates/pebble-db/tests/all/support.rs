@@ -287,6 +287,7 @@ pub fn kind(error: &Error) -> &'static str {
         Error::Corruption(_) => "Corruption",
         Error::MissingFile { .. } => "MissingFile",
         Error::UnsupportedVersion { .. } => "UnsupportedVersion",
+        Error::UnsupportedCodec { .. } => "UnsupportedCodec",
         Error::NotADatabase { .. } => "NotADatabase",
         Error::Locked { .. } => "Locked",
         Error::ReadOnly { .. } => "ReadOnly",
