@@ -42,16 +42,16 @@ pub enum Compression {
     /// LZ4 where it makes a block shorter by at least an eighth; such a block is read through the cache.
     Lz4,
     /// Zstd under the same rule; smaller than LZ4, and slower in both directions. Only in a build with the feature
-    /// `zstd`: without it, [`TableOptions::check`] refuses this, and a reader answers a table that has such blocks with
-    /// `UnsupportedCodec`.
+    /// `zstd`: without it, [`TableOptions::check`] refuses this, and a reader answers a table that has such blocks
+    /// with `UnsupportedCodec`.
     Zstd {
         /// 1 (fast) to 22 (small). 3 is zstd's own default.
         level: i32,
         /// Whether the table gets a dictionary of its own, trained from its first records. It is for small, similar
-        /// records in small blocks: of 110 B in blocks of 1 KiB it saved a third of the bytes, in 4 KiB 7 %; with 16 KiB
-        /// it was dropped. The writer holds back 1.6 MiB of blocks for the training, which takes about 0.15 s a table; a
-        /// dictionary that does not save more there than its own length is dropped. A reader keeps it in memory (about
-        /// 43 KiB), and blocks that need it are not handed on whole.
+        /// records in small blocks: of 110 B in blocks of 1 KiB it saved a third of the bytes, in 4 KiB 7 %; with 16
+        /// KiB it was dropped. The writer holds back 1.6 MiB of blocks for the training, which takes about 0.15 s a
+        /// table; a dictionary that does not save more there than its own length is dropped. A reader keeps it in
+        /// memory (about 43 KiB), and blocks that need it are not handed on whole.
         dictionary: bool,
     },
 }

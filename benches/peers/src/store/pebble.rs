@@ -20,7 +20,8 @@ impl Pebble {
         let mut builder = Db::builder(dir);
         builder = builder.memory_budget(config.budget).compression(compression).sync_interval(None);
         if config.hold_merges {
-            // Runs that overlap stay where they are until they are asked to merge, and so they do while nothing is written.
+            // Runs that overlap stay where they are until they are asked to merge, and so they do while nothing is
+            // written.
             builder = builder.compaction(CompactionPolicy {
                 fan_out: [1000; 6],
                 last_percent: CompactionPolicy::NEVER,
