@@ -109,11 +109,28 @@ struct Inputs {
 impl Inputs {
     /// `records` records, dealt out to `k` runs of tables. In files if a directory is given.
     fn new(records: u64, k: u64, dir: Option<&Path>) -> Self {
-        let runs: Vec<Vec<Bytes>> = (0..k)
-            .map(|run| {
-                let mut keys: Vec<[u8; 16]> = (0..records / k).map(|n| key(n * k + run)).collect();
-                keys.sort_unstable();
-                let tables = write_run(&keys, Seqno(run + 1)).into_iter().enumerate();
+        let runs = (0..k).map(|run| {
+            let mut keys: Vec<[u8; 16]> = (0..records / k).map(|n| key(n * k + run)).collect();
+            keys.sort_unstable();
+            keys
+        });
+        Self::of(runs.collect(), dir)
+    }
+
+    /// As many, in `k` runs of which each has a range of keys to itself.
+    fn side_by_side(records: u64, k: u64) -> Self {
+        let mut keys: Vec<[u8; 16]> = (0..records / k * k).map(key).collect();
+        keys.sort_unstable();
+        Self::of(keys.chunks((records / k) as usize).map(<[_]>::to_vec).collect(), None)
+    }
+
+    fn of(keys: Vec<Vec<[u8; 16]>>, dir: Option<&Path>) -> Self {
+        let (k, records) = (keys.len(), keys.iter().map(|keys| keys.len() as u64).sum());
+        let runs: Vec<Vec<Bytes>> = keys
+            .iter()
+            .zip(1..)
+            .map(|(keys, run)| {
+                let tables = write_run(keys, Seqno(run)).into_iter().enumerate();
                 tables.map(|(table, bytes)| place(bytes, dir, &format!("{k}-{run}-{table}"))).collect()
             })
             .collect();
@@ -125,7 +142,7 @@ impl Inputs {
             (bytes.clone(), bytes.open().blocks().map(of_records).collect())
         });
         let blocks = blocks.collect();
-        let mut inputs = Self { runs, blocks, checked: Vec::new(), records: records / k * k };
+        let mut inputs = Self { runs, blocks, checked: Vec::new(), records };
         inputs.checked = inputs.open();
         inputs.checked.iter().for_each(|run| run.0.iter().for_each(walk));
         inputs
@@ -328,6 +345,26 @@ fn in_memory(records: u64, rounds: usize, k: u64) {
     );
 }
 
+/// Where no two inputs overlap, blocks go through as they are.
+fn side_by_side(records: u64, rounds: usize, k: u64) {
+    let inputs = Inputs::side_by_side(records, k);
+    let mut buffer = Vec::with_capacity(40 << 20);
+    let [mut checked, mut anew]: [Memory; 2] = Default::default();
+    interleaved_on_cpu(
+        &format!("memory, {k} inputs side by side, {} records", inputs.records),
+        rounds,
+        &mut [
+            Contestant::new("copy each record, checksum", || {
+                copy(&inputs, &mut buffer, Piece::Record, Vec::clear)
+            }),
+            Contestant::new("merge pass", || merge(&inputs.checked, &mut checked, PointIndex::Location)),
+            Contestant::new("merge pass, opened anew", || {
+                merge(&inputs.open(), &mut anew, PointIndex::Location)
+            }),
+        ],
+    );
+}
+
 fn in_files(records: u64, rounds: usize, k: u64, dir: &Path) {
     let inputs = Inputs::new(records, k, Some(dir));
     let mut buffer = Vec::with_capacity(40 << 20);
@@ -378,6 +415,7 @@ fn main() {
     for k in [2, 4, 8] {
         in_memory(records, rounds, k);
     }
+    side_by_side(records, rounds, 4);
     if only_memory {
         return;
     }

@@ -111,6 +111,7 @@ fn by_blocks(cursor: &mut impl Cursor) -> (Vec<Vec<u8>>, usize) {
         if let Some(block) = cursor.block() {
             lent += 1;
             assert_eq!(block.first().unwrap().raw(), record.raw());
+            assert_eq!(cursor.block_last().unwrap().raw(), block.last.raw());
             seen.extend(block.records().map(|found| found.unwrap().1.raw().to_vec()));
             cursor.skip_block().unwrap();
         } else {

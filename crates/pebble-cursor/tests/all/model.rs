@@ -231,6 +231,7 @@ pub fn assert_same_walk(cursor: &mut impl Cursor, model: &mut VecCursor, moves: 
         movement.apply(model).unwrap();
         let raw = |record: Option<RecordRef<'_>>| record.map(|record| record.raw().to_vec());
         assert_eq!(raw(cursor.record()), raw(model.record()), "move {index} of {moves:?}");
+        assert_eq!(cursor.is_positioned(), cursor.record().is_some());
         let pinned = cursor.pinned();
         assert_eq!(raw(pinned.as_ref().map(PinnedRecord::record)), raw(model.record()));
     }
@@ -246,7 +247,7 @@ pub fn assert_sticks(cursor: &mut impl Cursor, model: &mut VecCursor, moves: &[M
         failed |= done.is_err();
         if let Err(error) = done {
             assert_eq!(error.to_string(), injected().to_string());
-            assert!(cursor.record().is_none() && cursor.pinned().is_none());
+            assert!(cursor.record().is_none() && cursor.pinned().is_none() && !cursor.is_positioned());
         } else {
             assert_eq!(cursor.record().map(|r| r.raw()), model.record().map(|r| r.raw()));
         }

@@ -189,6 +189,7 @@ fn a_block_is_lent_exactly_where_its_records_stand_alone() {
                 if let Some(found) = found {
                     lent += 1;
                     check_facts(&found);
+                    assert_eq!(cursor.block_last().unwrap().raw(), found.last.raw());
                     let seen: Vec<_> = found.records().map(|found| plain(found.unwrap().1)).collect();
                     assert_eq!(seen, block);
                     assert_eq!((found.crc, u64::from(found.raw_len)), (facts.crc, facts.raw_len));
@@ -196,7 +197,7 @@ fn a_block_is_lent_exactly_where_its_records_stand_alone() {
                 }
                 for _ in 1..facts.count {
                     cursor.next().unwrap();
-                    assert!(cursor.block().is_none());
+                    assert!(cursor.block().is_none() && cursor.block_last().is_none());
                 }
                 cursor.next().unwrap();
                 at += usize::from(facts.count);

@@ -11,6 +11,7 @@ use crate::model::{
 fn at(cursor: &TableCursor) -> Option<Plain> {
     let record = cursor.record().map(plain);
     assert_eq!(cursor.pinned().map(|found| plain(found.record())), record);
+    assert_eq!(cursor.is_positioned(), record.is_some());
     record
 }
 
