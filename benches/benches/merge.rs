@@ -2,13 +2,15 @@
 //!
 //! - memory: the inputs lie in memory, and so does what is written. Nothing of a file system is in the figures.
 //! - files: inputs are mapped files in the page cache; what is written goes to a file through [`FileSink`]. Neither
-//!   contestant syncs, and files are removed outside of what is timed.
+//!   contestant syncs; both remove the files of their last round first.
 //!
 //! The base reads the records table after table, not in the order of keys, copies each into a recycled buffer, and
 //! checks off every 16 KiB of it. A merge pass is `pebble_compaction::run` over `Merge` over a `Concat` of each run's
 //! tables, as the engine does it: collapse, blocks, checksums, point index, directory and footer, tables cut at 32
 //! MiB. "opened anew" checks every block of its inputs on the way, as a merge of tables that nobody has read does;
 //! the other one has inputs that were checked.
+//!
+//! Keys are dealt out at random, so that inputs interleave; "side by side" they do not, and blocks go through whole.
 //!
 //! `cargo bench -p pebble-bench --bench merge [-- [memory] [records [rounds]]]`: 2,000,000 records of 140 B (16 B
 //! random keys, 108 B values) unless told otherwise. `-- profile <k> <records> [anew]` only merges, again and again,
