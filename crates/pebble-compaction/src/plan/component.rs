@@ -324,6 +324,12 @@ impl<'a> Sweep<'a> {
         places.filter(|place| place.busy).any(|place| place.until > hull.start)
     }
 
+    /// Whether a table of this level that a running merge has overlaps this hull.
+    pub(super) fn is_busy_at(&self, level: u8, hull: Range<usize>) -> bool {
+        let places = self.places.iter().take(hull.end);
+        places.filter(|place| place.busy && place.level == level).any(|place| place.until > hull.start)
+    }
+
     /// The tables at `members` (ascending) by run, newest first.
     pub(super) fn inputs(&self, members: &[usize]) -> Vec<Input> {
         let mut by_rank: Vec<(usize, u64)> = members

@@ -5,6 +5,9 @@
 //! them. Outputs stay within the inputs' hull. So nothing older ever appears below a merge that was `bottom`, and
 //! nothing that overlaps it joins the last level before it.
 //!
+//! A merge that takes tables of the next level along reaches beyond its own level's component: what goes to that level
+//! beside it waits for it, and it takes nothing along that such a one is on its way to.
+//!
 //! Threading: pure.
 
 use std::cmp::Ordering;
@@ -168,6 +171,11 @@ impl<'a> Rules<'a> {
             return Some(self.merge_down(whole, Reason::Deep));
         }
         let mut members: Vec<usize> = self.sweep.members(component).collect();
+        // A merge that has taken tables along ends in their level, with records that are older than these: it has to be
+        // there first.
+        if self.policy.joins_percent > 0 && self.sweep.is_busy_at(level + 1, self.sweep.hull(&members)) {
+            return None;
+        }
         let joined = self.joined(component, &members);
         if joined.is_empty() && component.has_one_run() {
             let tables =
@@ -182,7 +190,7 @@ impl<'a> Rules<'a> {
     }
 
     /// The tables of the next level that a component of one level takes along: those below it, if they are of one run
-    /// and small enough, and nothing that is newer than they are stays there.
+    /// and small enough, and nothing that is newer than they are stays there or is on its way there.
     fn joined(&self, component: &Component, members: &[usize]) -> Vec<usize> {
         let level = component.levels.start() + 1;
         let below = |hull: std::ops::Range<usize>| {
@@ -200,7 +208,8 @@ impl<'a> Rules<'a> {
         };
         let may_join = is_light
             && of_joined().all(|place| place.rank == rank && !place.busy)
-            && !below(self.sweep.hull(&joined)).any(stays);
+            && !below(self.sweep.hull(&joined)).any(stays)
+            && !self.sweep.is_busy_at(level - 1, self.sweep.hull(&joined));
         if may_join { joined } else { Vec::new() }
     }
 
