@@ -24,11 +24,11 @@ use std::sync::Arc;
 
 use pebble_bench::rounds::{Contestant, interleaved_on_cpu};
 use pebble_compaction::{Job, Outputs, run};
-use pebble_cursor::{Concat, Merge, RangeDeletes, Source};
+use pebble_cursor::{Concat, Merge, RangeDeletes};
 use pebble_format::checksum::crc32c;
-use pebble_format::{HeadPrefix, InternalKey, KeyspaceId, Pinned, Result, Seqno};
+use pebble_format::{HeadPrefix, KeyspaceId, Pinned, Result, Seqno};
 use pebble_sstable::{
-    FileSink, PointIndex, Table, TableCursor, TableInfo, TableOptions, TableReadOptions, TableWriter,
+    FileSink, PointIndex, Table, TableInfo, TableOptions, TableReadOptions, TableRun, TableWriter,
 };
 use pebble_vfs::{File, Fs, Open, OsFs};
 
@@ -47,30 +47,6 @@ fn key(n: u64) -> [u8; 16] {
     let mut key = *b"........12345678";
     key[..8].copy_from_slice(&mix(n).to_be_bytes());
     key
-}
-
-/// Sorted tables side by side.
-#[derive(Clone)]
-struct Run(Arc<[Arc<Table>]>);
-
-impl Source for Run {
-    type Cursor = TableCursor;
-
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn first_key(&self, index: usize) -> InternalKey<'_> {
-        self.0[index].first().as_ref()
-    }
-
-    fn last_key(&self, index: usize) -> InternalKey<'_> {
-        self.0[index].last().as_ref()
-    }
-
-    fn open(&self, index: usize) -> Result<TableCursor> {
-        Ok(self.0[index].cursor())
-    }
 }
 
 /// One table's bytes, in memory or mapped.
@@ -104,7 +80,7 @@ struct Inputs {
     runs: Vec<Vec<Bytes>>,
     /// Table by table, the records of each block.
     blocks: Vec<(Bytes, Vec<std::ops::Range<usize>>)>,
-    checked: Vec<Run>,
+    checked: Vec<TableRun>,
     records: u64,
 }
 
@@ -150,8 +126,8 @@ impl Inputs {
         inputs
     }
 
-    fn open(&self) -> Vec<Run> {
-        self.runs.iter().map(|tables| Run(tables.iter().map(Bytes::open).collect())).collect()
+    fn open(&self) -> Vec<TableRun> {
+        self.runs.iter().map(|tables| TableRun(tables.iter().map(Bytes::open).collect())).collect()
     }
 }
 
@@ -265,7 +241,7 @@ impl<P: Place> Outputs for Numbered<'_, P> {
     }
 }
 
-fn merge(runs: &[Run], to: &mut impl Place, index: PointIndex) -> u64 {
+fn merge(runs: &[TableRun], to: &mut impl Place, index: PointIndex) -> u64 {
     let tables = || runs.iter().flat_map(|run| run.0.iter());
     let first = tables().map(|table| table.first()).min().unwrap();
     let last = tables().map(|table| table.last()).max().unwrap();

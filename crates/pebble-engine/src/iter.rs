@@ -16,47 +16,24 @@ use std::ops::Bound;
 use std::sync::{Arc, Weak};
 
 use pebble_compaction::KeyRange;
-use pebble_cursor::{Concat, Cursor, Hole, Merge, Source, Veil, Visible, WholeBlock, ends_behind};
+use pebble_cursor::{Concat, Cursor, Hole, Merge, Veil, Visible, WholeBlock, ends_behind};
 use pebble_format::{HeadPrefix, InternalKey, KeyspaceId, PinnedRecord, RecordRef, Seqno, Trailer};
 use pebble_memtable::MemtableCursor;
-use pebble_sstable::TableCursor;
+use pebble_sstable::TableRun;
 
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::state::{ReadState, RunTables};
 
-/// The tables of one run, for [`Concat`].
-pub(crate) struct RunSource(RunTables);
-
-impl Source for RunSource {
-    type Cursor = TableCursor;
-
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn first_key(&self, index: usize) -> InternalKey<'_> {
-        self.0[index].first().as_ref()
-    }
-
-    fn last_key(&self, index: usize) -> InternalKey<'_> {
-        self.0[index].last().as_ref()
-    }
-
-    fn open(&self, index: usize) -> pebble_format::Result<TableCursor> {
-        Ok(self.0[index].cursor())
-    }
-}
-
 /// One sorted source of records.
 pub(crate) enum Child {
     Memtable(MemtableCursor),
-    Run(Concat<RunSource>),
+    Run(Concat<TableRun>),
 }
 
 impl Child {
     pub(crate) fn run(tables: &RunTables) -> Self {
-        Self::Run(Concat::new(RunSource(Arc::clone(tables))))
+        Self::Run(Concat::new(TableRun(Arc::clone(tables))))
     }
 }
 

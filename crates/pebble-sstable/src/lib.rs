@@ -57,6 +57,7 @@ mod meta;
 mod options;
 mod prefetch;
 mod ranges;
+mod run;
 mod sink;
 mod source;
 mod table;
@@ -70,6 +71,7 @@ pub use iter::TableIter;
 pub use options::{
     BLOCK_LEN_DEFAULT, Compression, PointIndex, TABLE_LEN_DEFAULT, TableInfo, TableOptions, TableReadOptions,
 };
+pub use run::TableRun;
 pub use sink::FileSink;
 pub use table::{BlockFacts, Table};
 pub use verify::VerifyReport;

@@ -1,43 +1,18 @@
 //! Blocks that a run hands on as they are stored, against the same run record by record.
 
 use std::cell::Cell;
-use std::sync::Arc;
 
 use pebble_compaction::{Job, RunResult, run};
-use pebble_cursor::{Concat, Cursor, Merge, RangeDeletes, Source};
+use pebble_cursor::{Concat, Cursor, Merge, RangeDeletes};
 use pebble_format::{
     InternalKey, KeyspaceId, Kind, OwnedKey, PinnedRecord, RecordRef, Result, Seqno, Trailer, record,
 };
-use pebble_sstable::{Compression, Table, TableCursor, TableOptions, TableReadOptions, TableWriter};
+use pebble_sstable::{Compression, Table, TableOptions, TableReadOptions, TableRun, TableWriter};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
 use crate::model::{cases, encoded_range, parsed, range_deletes, seen, seen_below, sort};
 use crate::run::Memory;
-
-/// Tables side by side.
-#[derive(Clone)]
-struct Run(Arc<[Arc<Table>]>);
-
-impl Source for Run {
-    type Cursor = TableCursor;
-
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn first_key(&self, index: usize) -> InternalKey<'_> {
-        self.0[index].first().as_ref()
-    }
-
-    fn last_key(&self, index: usize) -> InternalKey<'_> {
-        self.0[index].last().as_ref()
-    }
-
-    fn open(&self, index: usize) -> Result<TableCursor> {
-        Ok(self.0[index].cursor())
-    }
-}
 
 /// A cursor that lends no blocks.
 struct ByRecord<C>(C);
@@ -94,7 +69,7 @@ fn options(compression: Compression, table_len: u64) -> TableOptions {
 }
 
 /// Sorted records as a run of tables of about `table_len` bytes.
-fn written(records: &[Vec<u8>], options: &TableOptions) -> Run {
+fn written(records: &[Vec<u8>], options: &TableOptions) -> TableRun {
     let mut tables = Vec::new();
     let mut rest = records;
     while !rest.is_empty() {
@@ -111,7 +86,7 @@ fn written(records: &[Vec<u8>], options: &TableOptions) -> Run {
         let bytes = writer.finish().unwrap().0;
         tables.push(Table::from_bytes(bytes, "input", TableReadOptions::default()).unwrap());
     }
-    Run(tables.into())
+    TableRun(tables.into())
 }
 
 /// What is merged, and how.
@@ -166,7 +141,7 @@ fn any_case() -> impl Strategy<Value = Case> {
 /// Merges piece by piece, as a merge that is spread over cores is.
 fn merged(case: &Case, deletes: &RangeDeletes, whole: bool) -> (Memory, RunResult) {
     let input_options = options(case.compression, case.input_len);
-    let runs: Vec<Run> = case.inputs.iter().map(|records| written(records, &input_options)).collect();
+    let runs: Vec<TableRun> = case.inputs.iter().map(|records| written(records, &input_options)).collect();
     let mut outputs = Memory::default();
     let mut sum = RunResult::default();
     let borders: Vec<_> = std::iter::once(None).chain(case.borders.iter().map(Some)).chain([None]).collect();
@@ -236,13 +211,13 @@ fn whole_blocks_say_what_their_records_say() {
     assert!(counts.iter().all(|count| *count > 1_000), "{counts:?}");
 }
 
-fn table(records: &[Vec<u8>]) -> Run {
+fn table(records: &[Vec<u8>]) -> TableRun {
     written(records, &options(Compression::None, u64::MAX))
 }
 
 /// A merge of one table into one, told to stop where `stop` says so.
 fn moved(
-    input: &Run,
+    input: &TableRun,
     deletes: &RangeDeletes,
     bottom: bool,
     cut_at: &[OwnedKey],

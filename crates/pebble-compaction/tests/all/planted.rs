@@ -17,10 +17,10 @@ use pebble_compaction::{
     Busy, Hints, Job, KeyRange, Outputs, Plan, Policy, RangePlan, cuts, cuts_for, plan, plan_range, run,
     splits,
 };
-use pebble_cursor::{Concat, Cursor, Layers, Merge, RangeDeletes, Source, Veil, Visible, WholeBlock};
+use pebble_cursor::{Concat, Cursor, Layers, Merge, RangeDeletes, Veil, Visible, WholeBlock};
 use pebble_format::{InternalKey, KeyspaceId, Kind, OwnedKey, PinnedRecord, RecordRef, Result, Seqno};
 use pebble_manifest::{Edit, NewRun, TableMeta, Version};
-use pebble_sstable::{Table, TableCursor, TableInfo, TableOptions, TableReadOptions};
+use pebble_sstable::{Table, TableInfo, TableOptions, TableReadOptions, TableRun};
 
 use crate::model::{Walk, encoded, encoded_range, range_deletes, sort};
 
@@ -76,29 +76,6 @@ impl Rng {
 
     fn byte(&mut self, bound: u8) -> u8 {
         u8::try_from(self.below(u64::from(bound))).unwrap()
-    }
-}
-
-/// The tables of a run, or of a part of it.
-struct Tables(Vec<Arc<Table>>);
-
-impl Source for Tables {
-    type Cursor = TableCursor;
-
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn first_key(&self, index: usize) -> InternalKey<'_> {
-        self.0[index].first().as_ref()
-    }
-
-    fn last_key(&self, index: usize) -> InternalKey<'_> {
-        self.0[index].last().as_ref()
-    }
-
-    fn open(&self, index: usize) -> Result<TableCursor> {
-        Ok(self.0[index].cursor())
     }
 }
 
@@ -391,7 +368,8 @@ impl Tree {
             let bottom = *bottom;
             let cut_at = cuts_for(&self.version, &plan, 100);
             let borders = splits(&plan, &self.version, 1 + usize::from(self.rng.byte(3)));
-            let mut input = Merge::new(runs.into_iter().map(|run| Concat::new(Tables(run))).collect());
+            let mut input =
+                Merge::new(runs.into_iter().map(|run| Concat::new(TableRun(run.into()))).collect());
             outputs = self.move_records(&mut input, &deletes, bottom, &cut_at, &borders)?;
             self.merges += 1;
         }
@@ -539,7 +517,7 @@ impl Tree {
             if !deletes.is_empty() {
                 veils.push(Veil { deletes, layer: layers.len(), whole: false });
             }
-            layers.push(Concat::new(Tables(tables)));
+            layers.push(Concat::new(TableRun(tables.into())));
         }
         let all = || (Bound::Unbounded, Bound::Unbounded);
         let (low, high) = all();
