@@ -26,6 +26,7 @@ use std::fs::read_to_string;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use pebble_bench::keys::{mix, random_key};
 use pebble_bench::rounds::{Contestant, Figure, interleaved};
 use pebble_db::{Compression, Db, Stats};
 use pebble_format::checksum::crc32c;
@@ -39,18 +40,6 @@ const RING: usize = 256 << 10;
 const GETS: u64 = 200_000;
 
 type Key = [u8; 16];
-
-/// splitmix64: a bijection, so distinct counters make distinct keys.
-fn mix(n: u64) -> u64 {
-    let n = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    n ^ (n >> 31)
-}
-
-fn random_key(n: u64) -> Key {
-    (u128::from(mix(n)) << 64 | u128::from(mix(!n))).to_be_bytes()
-}
 
 fn ascending_key(n: u64) -> Key {
     (u128::from(n) << 64).to_be_bytes()

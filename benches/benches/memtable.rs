@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_skiplist::SkipMap;
+use pebble_bench::keys::{mix, random_key};
 use pebble_bench::rounds::Figure;
 use pebble_cursor::Cursor;
 use pebble_format::{
@@ -28,16 +29,8 @@ const VALUE: [u8; 100] = [7; 100];
 type Key = [u8; 16];
 type Skip = SkipMap<Vec<u8>, Vec<u8>>;
 
-/// splitmix64: a bijection, so distinct counters make distinct keys.
-fn mix(n: u64) -> u64 {
-    let n = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    n ^ (n >> 31)
-}
-
 fn random_keys(count: u64) -> Vec<Key> {
-    (1..=count).map(|n| (u128::from(mix(n)) << 64 | u128::from(mix(!n))).to_be_bytes()).collect()
+    (1..=count).map(random_key).collect()
 }
 
 /// A region that every round uses again, as the log uses its segments.

@@ -22,6 +22,7 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use pebble_bench::keys::spread_key as key;
 use pebble_bench::rounds::{Contestant, interleaved_on_cpu};
 use pebble_compaction::{Job, Outputs, run};
 use pebble_cursor::{Concat, Merge, RangeDeletes};
@@ -35,19 +36,6 @@ use pebble_vfs::{File, Fs, Open, OsFs};
 const KEYSPACE: KeyspaceId = KeyspaceId::DEFAULT;
 const VALUE_LEN: usize = 108;
 const RECORD_LEN: usize = 140;
-
-/// splitmix64: a bijection, so distinct counters make distinct keys.
-fn mix(n: u64) -> u64 {
-    let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    n ^ (n >> 31)
-}
-
-fn key(n: u64) -> [u8; 16] {
-    let mut key = *b"........12345678";
-    key[..8].copy_from_slice(&mix(n).to_be_bytes());
-    key
-}
 
 /// One table's bytes, in memory or mapped.
 #[derive(Clone)]

@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use pebble_bench::keys::{mix, spread_key as key};
 use pebble_bench::rounds::{Contestant, interleaved};
 use pebble_cursor::Cursor;
 use pebble_format::checksum::crc32c;
@@ -29,19 +30,6 @@ use zerocopy::FromBytes;
 
 const KEYSPACE: KeyspaceId = KeyspaceId::DEFAULT;
 const GETS: usize = 200_000;
-
-/// splitmix64: a bijection, so distinct counters make distinct keys.
-fn mix(n: u64) -> u64 {
-    let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    n ^ (n >> 31)
-}
-
-fn key(n: u64) -> [u8; 16] {
-    let mut key = *b"........12345678";
-    key[..8].copy_from_slice(&mix(n).to_be_bytes());
-    key
-}
 
 /// One table, the file under it, and the first eight bytes of its last key.
 struct Part {
