@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod between;
 mod cmd;
 mod failure;
 mod histogram;

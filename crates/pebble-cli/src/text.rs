@@ -1,6 +1,6 @@
 //! Keys and values on a command line, in a row and in JSON: any bytes, as text from which the same bytes come back.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use clap::Args;
@@ -48,6 +48,11 @@ impl Form {
     pub fn argument(self, argument: &OsStr) -> Result<Vec<u8>> {
         let decoded = self.encoding().decode(argument.as_bytes());
         decoded.map_err(|why| Failure::Usage(format!("argument {}: {why}", argument.display())))
+    }
+
+    /// [`Form::argument`] of one that may be absent.
+    pub fn optional(self, argument: Option<&OsString>) -> Result<Option<Vec<u8>>> {
+        argument.map(|argument| self.argument(argument)).transpose()
     }
 }
 

@@ -1,10 +1,10 @@
 //! `pebble compact`: a keyspace, or a part of it, merged into one run.
 
-use std::ffi::OsString;
-use std::ops::{Bound, ControlFlow};
+use std::ops::ControlFlow;
 
 use clap::Args;
 
+use crate::between::Between;
 use crate::failure::Result;
 use crate::place::{Missing, Spot};
 use crate::progress::{Progress, Unit};
@@ -15,22 +15,15 @@ use crate::text::Form;
 pub struct Compact {
     #[command(flatten)]
     spot: Spot,
-    /// Begin at this key
-    #[arg(long, value_name = "KEY")]
-    from: Option<OsString>,
-    /// End before this key
-    #[arg(long, value_name = "KEY")]
-    to: Option<OsString>,
+    #[command(flatten)]
+    between: Between,
     #[command(flatten)]
     form: Form,
 }
 
 impl Compact {
     pub fn run(&self) -> Result<()> {
-        let argument =
-            |text: &Option<OsString>| text.as_ref().map(|text| self.form.argument(text)).transpose();
-        let from = argument(&self.from)?.map_or(Bound::Unbounded, Bound::Included);
-        let to = argument(&self.to)?.map_or(Bound::Unbounded, Bound::Excluded);
+        let (from, to) = self.between.bounds(self.form)?;
         self.spot.with(Missing::Refuse, |_, keyspace| {
             let bytes = keyspace.size_estimate((from.as_ref(), to.as_ref()))?.table_bytes;
             let bar = Progress::new("compact", Some(bytes), Unit::Bytes);

@@ -46,9 +46,8 @@ struct Answer {
 impl Delete {
     pub fn run(&self) -> Result<()> {
         let keys = self.keys.iter().map(|key| self.form.argument(key)).collect::<Result<Vec<_>>>()?;
-        let argument =
-            |text: &Option<OsString>| text.as_ref().map(|text| self.form.argument(text)).transpose();
-        let (from, to, prefix) = (argument(&self.from)?, argument(&self.to)?, argument(&self.prefix)?);
+        let optional = |text: &Option<OsString>| self.form.optional(text.as_ref());
+        let (from, to, prefix) = (optional(&self.from)?, optional(&self.to)?, optional(&self.prefix)?);
         self.spot.with(Missing::Refuse, |db, keyspace| {
             let mut batch = WriteBatch::new();
             for key in &keys {

@@ -58,7 +58,7 @@ impl Export {
             }
             format => format.unwrap_or(Format::Dir),
         };
-        let prefix = self.prefix.as_ref().map(|prefix| self.form.argument(prefix)).transpose()?;
+        let prefix = self.form.optional(self.prefix.as_ref())?;
         let shape = Shape { encoding: self.form.chosen(), header: self.header, ..Shape::default() };
         let answer = self.spot.with(Missing::Refuse, |db, keyspace| {
             let view = View { snapshot: db.snapshot(), keyspace, prefix: prefix.unwrap_or_default() };

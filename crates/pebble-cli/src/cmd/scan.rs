@@ -1,12 +1,12 @@
 //! `pebble scan`: records in order.
 
 use std::ffi::OsString;
-use std::ops::Bound;
 
 use clap::Args;
-use pebble_db::{Iter, Key, Keyspace, Value};
+use pebble_db::{Key, Value};
 use serde::Serialize;
 
+use crate::between::Between;
 use crate::failure::Result;
 use crate::output::Output;
 use crate::place::{Missing, Spot};
@@ -18,12 +18,8 @@ use crate::text::Form;
 pub struct Scan {
     #[command(flatten)]
     spot: Spot,
-    /// Begin at this key
-    #[arg(long, value_name = "KEY")]
-    from: Option<OsString>,
-    /// End before this key
-    #[arg(long, value_name = "KEY")]
-    to: Option<OsString>,
+    #[command(flatten)]
+    between: Between,
     /// Only keys that begin so
     #[arg(long, value_name = "KEY", conflicts_with_all = ["from", "to"])]
     prefix: Option<OsString>,
@@ -53,11 +49,13 @@ struct Count {
 
 impl Scan {
     pub fn run(&self) -> Result<()> {
-        let argument =
-            |text: &Option<OsString>| text.as_ref().map(|text| self.form.argument(text)).transpose();
-        let (from, to, prefix) = (argument(&self.from)?, argument(&self.to)?, argument(&self.prefix)?);
+        let bounds = self.between.bounds(self.form)?;
+        let prefix = self.form.optional(self.prefix.as_ref())?;
         self.spot.with(Missing::Refuse, |_, keyspace| {
-            let mut iter = entries(keyspace, from, to, prefix)?;
+            let mut iter = match prefix {
+                Some(prefix) => keyspace.prefix(prefix)?,
+                None => keyspace.range(bounds)?,
+            };
             let mut output = Output::new();
             let mut line = Vec::new();
             let mut count = 0;
@@ -93,19 +91,4 @@ impl Scan {
         line.push(b'\n');
         output.bytes(line)
     }
-}
-
-fn entries(
-    keyspace: &Keyspace,
-    from: Option<Vec<u8>>,
-    to: Option<Vec<u8>>,
-    prefix: Option<Vec<u8>>,
-) -> Result<Iter> {
-    Ok(match prefix {
-        Some(prefix) => keyspace.prefix(prefix)?,
-        None => keyspace.range((
-            from.map_or(Bound::Unbounded, Bound::Included),
-            to.map_or(Bound::Unbounded, Bound::Excluded),
-        ))?,
-    })
 }
