@@ -24,4 +24,4 @@ pub use plan::{
     Busy, Hints, Input, KeyRange, Plan, Policy, Pressure, RangePlan, Reason, UPPER_LEVELS, Wanted, cuts,
     cuts_for, plan, plan_range, pressure, splits,
 };
-pub use run::{Job, Outputs, RunResult, run};
+pub use run::{Job, Outputs, RunResult, run, table_meta};

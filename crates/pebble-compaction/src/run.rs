@@ -12,6 +12,7 @@ use std::io::{self, Write};
 
 use pebble_cursor::{Cursor, RangeDeletes};
 use pebble_format::{Error, InternalKey, KeyspaceId, OwnedKey, Result, Seqno};
+use pebble_manifest::TableMeta;
 use pebble_sstable::{TableInfo, TableOptions};
 
 use crate::collapse::Collapse;
@@ -188,5 +189,21 @@ impl KeyCopy {
 
     fn is_of(&self, key: InternalKey<'_>) -> bool {
         InternalKey::lookup(self.keyspace, &self.user_key, Seqno::MAX).same_key(&key)
+    }
+}
+
+/// What the manifest says of a table that was written.
+pub fn table_meta(info: TableInfo) -> TableMeta {
+    TableMeta {
+        number: info.number,
+        len: info.len,
+        footer_crc: info.footer_crc,
+        count: info.count,
+        tombstones: info.tombstones,
+        first: info.first,
+        last: info.last,
+        reach: info.reach,
+        seqno_min: info.seqno_min,
+        seqno_max: info.seqno_max,
     }
 }

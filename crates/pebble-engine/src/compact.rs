@@ -17,7 +17,7 @@ use std::thread;
 use std::time::Duration;
 
 use pebble_compaction::{
-    Hints, Input, KeyRange, Plan, RangePlan, Reason, cuts_for, plan, plan_range, splits,
+    Hints, Input, KeyRange, Plan, RangePlan, Reason, cuts_for, plan, plan_range, splits, table_meta,
 };
 use pebble_cursor::{Merge, RangeDeletes};
 use pebble_format::manifest::LAST_LEVEL;
@@ -27,7 +27,6 @@ use pebble_sstable::{Compression, Table, TableInfo};
 
 use crate::core::Core;
 use crate::error::{Error, Result};
-use crate::flush::table_meta;
 use crate::install::InstallError;
 use crate::iter::Child;
 use crate::merges::Running;

@@ -13,11 +13,11 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use pebble_compaction::cuts;
+use pebble_compaction::{cuts, table_meta};
 use pebble_cursor::Cursor;
 use pebble_format::Seqno;
 use pebble_format::log::LogPosition;
-use pebble_manifest::{Edit, NewRun, TableMeta, Version};
+use pebble_manifest::{Edit, NewRun, Version};
 use pebble_memtable::Memtable;
 use pebble_sstable::{Compression, TableInfo};
 
@@ -182,21 +182,6 @@ fn is_clear(version: &Version, memtable: &Memtable) -> bool {
     }
     let [low, high] = [first, last].map(|key| Bound::Included((key.keyspace, key.user_key)));
     version.runs().all(|run| run.overlapping(low, high).is_empty())
-}
-
-pub(crate) fn table_meta(info: TableInfo) -> TableMeta {
-    TableMeta {
-        number: info.number,
-        len: info.len,
-        footer_crc: info.footer_crc,
-        count: info.count,
-        tombstones: info.tombstones,
-        first: info.first,
-        last: info.last,
-        reach: info.reach,
-        seqno_min: info.seqno_min,
-        seqno_max: info.seqno_max,
-    }
 }
 
 /// The edit's part that adds `tables` as one run; nothing when every record was dropped.

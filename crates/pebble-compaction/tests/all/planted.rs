@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use pebble_compaction::{
     Busy, Hints, Job, KeyRange, Outputs, Plan, Policy, RangePlan, cuts, cuts_for, plan, plan_range, run,
-    splits,
+    splits, table_meta,
 };
 use pebble_cursor::{Concat, Cursor, Layers, Merge, RangeDeletes, Veil, Visible, WholeBlock};
 use pebble_format::{InternalKey, KeyspaceId, Kind, OwnedKey, PinnedRecord, RecordRef, Result, Seqno};
@@ -161,21 +161,6 @@ impl Outputs for Written<'_> {
         assert_eq!(table.info(), info);
         self.tables.push(table);
         Ok(())
-    }
-}
-
-fn meta(info: &TableInfo) -> TableMeta {
-    TableMeta {
-        number: info.number,
-        len: info.len,
-        footer_crc: info.footer_crc,
-        count: info.count,
-        tombstones: info.tombstones,
-        first: info.first.clone(),
-        last: info.last.clone(),
-        reach: info.reach.clone(),
-        seqno_min: info.seqno_min,
-        seqno_max: info.seqno_max,
     }
 }
 
@@ -398,7 +383,7 @@ impl Tree {
         }
         let without =
             self.version.apply(&Edit { removed: removed.clone(), ..Edit::default() }).map_err(refused)?;
-        let metas: Vec<TableMeta> = outputs.iter().map(|table| meta(table.info())).collect();
+        let metas: Vec<TableMeta> = outputs.iter().map(|table| table_meta(table.info().clone())).collect();
         let joined = if level == 0 { None } else { without.place(level, &metas) };
         let run = joined.unwrap_or_else(|| {
             self.number += 1;
