@@ -21,6 +21,7 @@ use pebble_db::{Db, LogIo, WriteBatch, WriteOptions};
 use pebble_vfs::SimFs;
 use pebble_vfs::sim::CrashImage;
 
+use crate::campaign;
 use crate::support::{
     Config, LOG_MODES, Rng, State, assert_none, attempt, check_reads, env_number, keyspace, message, mix,
 };
@@ -374,6 +375,11 @@ fn run_all(log_io: LogIo) {
         total.events,
         total.images,
         total.recoveries
+    );
+    campaign::count(
+        &["I1", "I2", "I3", "I5", "I7", "killed", "power-lost"],
+        "images",
+        total.images + total.recoveries,
     );
     assert_none(&total.failures);
 }

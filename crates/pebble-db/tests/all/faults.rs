@@ -10,6 +10,7 @@ use pebble_vfs::fault::{Fault, FaultKind, Op};
 use pebble_vfs::sim::CrashImage;
 use pebble_vfs::{FaultFs, SimFs};
 
+use crate::campaign;
 use crate::support::{Config, State, assert_none, attempt, bytes, check_reads, dump, keyspace, kind};
 
 /// What a run has been told, commit by commit. See `crash.rs`.
@@ -278,6 +279,7 @@ fn every_call_fails(config: &Config) {
         }
     }
     println!("faults, {:?}, {:?}: {runs} runs", config.log_io, config.read_mode);
+    campaign::count(&["I1", "I2", "I3", "I4", "I6", "I7", "I9"], "faults", runs);
     assert_none(&failures);
 }
 
@@ -337,4 +339,5 @@ fn every_read_flips_a_bit() {
         }
     }
     println!("faults: {runs} flipped reads");
+    campaign::count(&["I4", "I8", "read-error"], "faults", runs);
 }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod campaign;
 mod concurrency;
 mod crash;
 mod damage;
