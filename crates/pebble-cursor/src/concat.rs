@@ -11,7 +11,7 @@
 use pebble_format::{InternalKey, PinnedRecord, RecordRef, Result};
 
 use crate::sticky::Sticky;
-use crate::{Cursor, WholeBlock};
+use crate::{Cursor, Direction, Stretch, WholeBlock};
 
 /// The children of a [`Concat`], in ascending order and without overlap.
 pub trait Source {
@@ -31,6 +31,9 @@ pub trait Source {
 
     /// An upper bound of child `index`, below the next child's lower bound; best its last key.
     fn last_key(&self, index: usize) -> InternalKey<'_>;
+
+    /// Asks for what a seek to `target` in child `index` will read. A hint.
+    fn prefetch(&self, _index: usize, _target: InternalKey<'_>) {}
 
     /// Opens child `index`, at no position.
     fn open(&self, index: usize) -> Result<Self::Cursor>;
@@ -137,6 +140,11 @@ impl<S: Source> Concat<S> {
         Ok(())
     }
 
+    /// The child that holds the first record at or after `target`, if any does.
+    fn child_for(&self, target: InternalKey<'_>) -> usize {
+        self.partition(|source, index| source.last_key(index) < target)
+    }
+
     /// The number of children for which `before` holds, which is true for a front part of them.
     fn partition(&self, before: impl Fn(&S, usize) -> bool) -> usize {
         let (mut low, mut high) = (0, self.source.len());
@@ -167,7 +175,7 @@ impl<S: Source> Cursor for Concat<S> {
 
     fn seek(&mut self, target: InternalKey<'_>) -> Result<()> {
         self.sticky.check()?;
-        let index = self.partition(|source, index| source.last_key(index) < target);
+        let index = self.child_for(target);
         let done = self.enter_forward(index, |child| child.seek(target));
         self.sticky.keep(done)
     }
@@ -227,6 +235,25 @@ impl<S: Source> Cursor for Concat<S> {
     fn skip_block(&mut self) -> Result<()> {
         self.sticky.check()?;
         let done = self.step(S::Cursor::skip_block, Self::settle_forward);
+        self.sticky.keep(done)
+    }
+
+    fn prefetch(&self, target: InternalKey<'_>) {
+        let index = self.child_for(target);
+        if index < self.source.len() {
+            self.source.prefetch(index, target);
+        }
+    }
+
+    fn stretch(&self, direction: Direction) -> Option<Stretch> {
+        let (_, child) = self.child.as_ref().filter(|_| self.positioned && !self.sticky.failed())?;
+        child.stretch(direction)
+    }
+
+    fn pass(&mut self, records: u16, direction: Direction) -> Result<()> {
+        self.sticky.check()?;
+        let Some((_, child)) = self.child.as_mut().filter(|_| self.positioned) else { return Ok(()) };
+        let done = child.pass(records, direction);
         self.sticky.keep(done)
     }
 }

@@ -18,8 +18,8 @@
 //! - **C5 errors stick.** After an `Err` every call gives that same error, and `record` gives `None`: a cursor that
 //!   failed never goes on behind a gap.
 //! - **C6 lending.** A record lives until the cursor moves; nothing is copied.
-//! - **C7 blocks.** A block that is lent holds the very records that steps would give next, the one under the cursor
-//!   first.
+//! - **C7 blocks.** A block that is lent, or a stretch, holds the very records that steps would give next, the one under
+//!   the cursor first.
 //!
 //! Threading: a cursor belongs to one thread at a time. No I/O and no unsafe code stand in this crate.
 
@@ -30,6 +30,7 @@ mod concat;
 mod merge;
 mod ranges;
 mod sticky;
+mod stretch;
 mod veil;
 mod visible;
 
@@ -37,6 +38,7 @@ pub use block::WholeBlock;
 pub use concat::{Concat, Source};
 pub use merge::Merge;
 pub use ranges::{RangeDelete, RangeDeletes, cmp_ends, ends_behind};
+pub use stretch::{Direction, Stretch};
 pub use veil::Veil;
 pub use visible::{Hole, Visible};
 
@@ -95,6 +97,25 @@ pub trait Cursor {
     /// [`Cursor::next`], or passes over the rest of a block unseen.
     fn skip_block(&mut self) -> Result<()> {
         self.next()
+    }
+
+    /// Asks for what a seek to `target` will read first, so that several cursors' misses are served together. A hint.
+    fn prefetch(&self, _target: InternalKey<'_>) {}
+
+    /// The record under the cursor and those that steps in this direction would give next, as far as they lie in one
+    /// block, are puts, and are of a user key each. `None` says nothing but that they are to be taken one by one.
+    ///
+    /// Cost: a reference count, and for a merge a search for where another child comes in between.
+    fn stretch(&self, _direction: Direction) -> Option<Stretch> {
+        None
+    }
+
+    /// As many steps in this direction, over records that a stretch has lent and to one of them.
+    fn pass(&mut self, records: u16, direction: Direction) -> Result<()> {
+        (0..records).try_for_each(|_| match direction {
+            Direction::Forward => self.next(),
+            Direction::Backward => self.prev(),
+        })
     }
 }
 
@@ -157,5 +178,17 @@ impl<C: Cursor + ?Sized> Cursor for Box<C> {
 
     fn skip_block(&mut self) -> Result<()> {
         (**self).skip_block()
+    }
+
+    fn prefetch(&self, target: InternalKey<'_>) {
+        (**self).prefetch(target);
+    }
+
+    fn stretch(&self, direction: Direction) -> Option<Stretch> {
+        (**self).stretch(direction)
+    }
+
+    fn pass(&mut self, records: u16, direction: Direction) -> Result<()> {
+        (**self).pass(records, direction)
     }
 }

@@ -19,7 +19,7 @@ use std::hint::select_unpredictable;
 use pebble_format::{HeadPrefix, InternalKey, PinnedRecord, RecordRef, Result};
 
 use crate::sticky::Sticky;
-use crate::{Cursor, Layers, WholeBlock};
+use crate::{Cursor, Direction, Layers, Stretch, WholeBlock};
 
 /// A child in the tournament.
 #[derive(Clone, Copy, Debug)]
@@ -28,12 +28,6 @@ struct Entry {
     /// which a record may have too; then the records decide.
     head: u64,
     child: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Direction {
-    Forward,
-    Backward,
 }
 
 /// A cursor over the union of its children.
@@ -289,6 +283,9 @@ impl<C: Cursor> Cursor for Merge<C> {
 
     fn seek(&mut self, target: InternalKey<'_>) -> Result<()> {
         self.sticky.check()?;
+        if self.children.len() > 1 {
+            self.children.iter().for_each(|child| child.prefetch(target));
+        }
         let done = self.restart(Direction::Forward, |child| child.seek(target));
         self.sticky.keep(done)
     }
@@ -343,6 +340,29 @@ impl<C: Cursor> Cursor for Merge<C> {
     fn skip_block(&mut self) -> Result<()> {
         self.sticky.check()?;
         let done = self.step(Direction::Forward, C::skip_block);
+        self.sticky.keep(done)
+    }
+
+    /// The winner's, up to where another child's record comes in.
+    fn stretch(&self, direction: Direction) -> Option<Stretch> {
+        let winner = self.winner().filter(|_| self.direction == direction)?;
+        let mut stretch = winner.stretch(direction)?;
+        for other in self.next_best() {
+            let other = other.internal_key();
+            match direction {
+                Direction::Forward => stretch.keep_while(|key| key.cmp_user(&other).is_lt()),
+                Direction::Backward => stretch.keep_while(|key| key.cmp_user(&other).is_gt()),
+            }
+        }
+        Some(stretch)
+    }
+
+    fn pass(&mut self, records: u16, direction: Direction) -> Result<()> {
+        self.sticky.check()?;
+        if records == 0 {
+            return Ok(());
+        }
+        let done = self.step(direction, |child| child.pass(records, direction));
         self.sticky.keep(done)
     }
 }

@@ -85,6 +85,12 @@ impl Veils {
         bare.find_map(|(veil, _)| veil.deletes.span(self.keyspace, key))
     }
 
+    /// Whether nothing is hidden, wherever the walk goes.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.veils.is_empty()
+    }
+
     /// Begins to count anew: the layers may have moved by other means.
     #[inline]
     pub(crate) fn begin(&mut self) {

@@ -15,9 +15,9 @@ use std::ops::Bound;
 
 use pebble_format::{InternalKey, KeyspaceId, PinnedRecord, RecordRef, Result, Seqno, Trailer};
 
-use crate::Layers;
 use crate::sticky::Sticky;
 use crate::veil::{Hides, Veil, Veils};
+use crate::{Direction, Layers, Stretch};
 
 /// After so many steps over versions of one key a seek is cheaper than going on.
 const STEPS_BEFORE_SEEK: u32 = 16;
@@ -122,7 +122,7 @@ impl<C: Layers> Visible<C> {
             if !above(&this.lo, user_key) {
                 return this.enter_first();
             }
-            this.from = Bound::Included(user_key.to_vec());
+            this.begin_from(user_key);
             this.begin_at(user_key)
         })
     }
@@ -191,6 +191,53 @@ impl<C: Layers> Visible<C> {
         }
     }
 
+    /// The records that come next in the direction of the last step, as far as they lie in one block and all of them
+    /// are shown, so that a walk may take them without asking here: then [`Visible::pass`], and on with steps. `None`
+    /// says nothing but that steps are to be taken. Cost: a reference count, and a search where a bound or another
+    /// layer comes in between.
+    pub fn stretch(&self) -> Option<Stretch> {
+        if !self.veils.is_empty() {
+            return None;
+        }
+        let stretch = match &self.place {
+            Place::Off => return None,
+            Place::Under => {
+                let mut stretch = self.cursor.stretch(Direction::Forward)?.without_next();
+                if !self.holds_all(&stretch, &self.hi) {
+                    stretch.keep_while(|key| key.keyspace == self.keyspace && below(&self.hi, key.user_key));
+                }
+                stretch
+            }
+            Place::Held(_) => {
+                let mut stretch = self.cursor.stretch(Direction::Backward)?;
+                if !self.holds_all(&stretch, &self.lo) {
+                    stretch.keep_while(|key| key.keyspace == self.keyspace && above(&self.lo, key.user_key));
+                }
+                stretch
+            }
+        };
+        (stretch.newest() <= self.seqno && !stretch.is_empty()).then_some(stretch)
+    }
+
+    /// Whether a stretch lies within a bound, as far as can be told without a look at its far end, which a short walk
+    /// would never come to.
+    fn holds_all(&self, stretch: &Stretch, bound: &Bound<Box<[u8]>>) -> bool {
+        stretch.keyspace() == Some(self.keyspace) && matches!(bound, Bound::Unbounded)
+    }
+
+    /// Moves to the record that was taken last of a stretch that began here.
+    pub fn pass(&mut self, stretch: &Stretch) -> Result<()> {
+        let Some(shown) = stretch.pinned() else { return Ok(()) };
+        self.run(|this| match stretch.direction() {
+            Direction::Forward => this.cursor.pass(stretch.taken(), Direction::Forward),
+            Direction::Backward => {
+                this.place = Place::Held(shown);
+                this.cursor.pass(stretch.taken() - 1, Direction::Backward)?;
+                this.cursor.prev()
+            }
+        })
+    }
+
     /// How many records were passed without being shown, since the cursor was made: versions too new, versions
     /// shadowed, tombstones. Of a long row of versions of one key only the first few are counted, for the rest is
     /// jumped. A large number against the keys shown says that a compaction would pay.
@@ -244,6 +291,17 @@ impl<C: Layers> Visible<C> {
             self.place = Place::Off;
         }
         self.sticky.keep(done)
+    }
+
+    /// Notes where this movement begins, in memory that is used again.
+    fn begin_from(&mut self, key: &[u8]) {
+        let mut from = match std::mem::replace(&mut self.from, Bound::Unbounded) {
+            Bound::Included(from) | Bound::Excluded(from) => from,
+            Bound::Unbounded => Vec::new(),
+        };
+        from.clear();
+        from.extend_from_slice(key);
+        self.from = Bound::Included(from);
     }
 
     fn enter_first(&mut self) -> Result<()> {

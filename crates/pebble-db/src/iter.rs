@@ -45,6 +45,38 @@ impl Iter {
     }
 }
 
+/// Entries that are lent: for walks that look, or copy, and go on.
+impl Iter {
+    /// The next entry from the front, lent until the next call: as `next`, without the two reference counts that make a
+    /// [`Key`] and a [`Value`] outlive the iterator's step. The fastest way to walk.
+    ///
+    /// ```
+    /// # fn main() -> pebble_db::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = pebble_db::Db::open(dir.path())?;
+    /// db.put("a", "1")?;
+    /// db.put("b", "22")?;
+    /// let (mut iter, mut bytes) = (db.iter()?, 0);
+    /// while let Some(entry) = iter.next_lent() {
+    ///     let (key, value) = entry?;
+    ///     bytes += key.len() + value.len();
+    /// }
+    /// assert_eq!(bytes, 5);
+    /// # db.close()
+    /// # }
+    /// ```
+    #[inline]
+    pub fn next_lent(&mut self) -> Option<Result<(&[u8], &[u8])>> {
+        Some(self.0.lend_front()?.map(|record| (record.key(), record.value())))
+    }
+
+    /// The next entry from the back, lent, as [`Iter::next_lent`].
+    #[inline]
+    pub fn next_back_lent(&mut self) -> Option<Result<(&[u8], &[u8])>> {
+        Some(self.0.lend_back()?.map(|record| (record.key(), record.value())))
+    }
+}
+
 fn entry(found: Result<PinnedRecord>) -> Result<(Key, Value)> {
     found.map(|record| (Key::new(record.key()), Value::new(record.into_value())))
 }

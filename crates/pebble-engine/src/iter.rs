@@ -16,7 +16,9 @@ use std::ops::Bound;
 use std::sync::{Arc, Weak};
 
 use pebble_compaction::KeyRange;
-use pebble_cursor::{Concat, Cursor, Hole, Merge, Veil, Visible, WholeBlock, ends_behind};
+use pebble_cursor::{
+    Concat, Cursor, Direction, Hole, Merge, Stretch, Veil, Visible, WholeBlock, ends_behind,
+};
 use pebble_format::{HeadPrefix, InternalKey, KeyspaceId, PinnedRecord, RecordRef, Seqno, Trailer};
 use pebble_memtable::MemtableCursor;
 use pebble_sstable::TableRun;
@@ -100,6 +102,18 @@ impl Cursor for Child {
     fn skip_block(&mut self) -> pebble_format::Result<()> {
         each!(self, cursor => cursor.skip_block())
     }
+
+    fn prefetch(&self, target: InternalKey<'_>) {
+        each!(self, cursor => cursor.prefetch(target));
+    }
+
+    fn stretch(&self, direction: Direction) -> Option<Stretch> {
+        each!(self, cursor => cursor.stretch(direction))
+    }
+
+    fn pass(&mut self, records: u16, direction: Direction) -> pebble_format::Result<()> {
+        each!(self, cursor => cursor.pass(records, direction))
+    }
 }
 
 /// A lower and an upper bound of user keys, owned.
@@ -122,14 +136,81 @@ pub struct Iter {
 /// One end: where it stands, and whether that entry was given out.
 struct End {
     view: Visible<Merge<Child>>,
+    /// Where the end stands instead, if it has one: entries behind the view's that need no look at the view.
+    stretch: Option<Stretch>,
+    /// Steps until the view is asked for a stretch, and how many it is left alone after a short one.
+    patience: u32,
+    backoff: u32,
     /// The end was moved to its entry by a seek, and has yet to give it.
     pending: bool,
+}
+
+/// Whoever takes fewer entries than this has no use for a stretch.
+const STRETCH_AFTER: u32 = 1;
+/// A stretch of fewer records costs more than it saves.
+const STRETCH_MIN: usize = 4;
+/// After a short stretch the view is left alone for so many steps, and twice as many after each one more.
+const BACKOFF_MIN: u32 = 8;
+const BACKOFF_MAX: u32 = 256;
+
+impl End {
+    /// Moves by one entry, without a look at anything but the stretch; says whether that could be.
+    #[inline]
+    fn glide(&mut self) -> bool {
+        self.stretch.as_mut().is_some_and(Stretch::step)
+    }
+
+    /// The entry under the end.
+    #[inline]
+    fn record(&self) -> Option<RecordRef<'_>> {
+        match &self.stretch {
+            Some(stretch) if stretch.taken() > 0 => stretch.record(),
+            _ => self.view.record(),
+        }
+    }
+
+    #[inline]
+    fn pinned(&self) -> Option<PinnedRecord> {
+        match &self.stretch {
+            Some(stretch) if stretch.taken() > 0 => stretch.pinned(),
+            _ => self.view.pinned(),
+        }
+    }
+
+    /// Lets the view stand where the end does.
+    fn leave_stretch(&mut self) -> pebble_format::Result<()> {
+        self.stretch.take().map_or(Ok(()), |stretch| self.view.pass(&stretch))
+    }
+
+    /// Asks the view for a stretch, now and then where there was none.
+    fn try_stretch(&mut self) {
+        if self.patience > 0 {
+            self.patience -= 1;
+            return;
+        }
+        self.stretch = self.view.stretch().filter(|stretch| stretch.len() >= STRETCH_MIN);
+        if self.stretch.is_some() {
+            self.backoff = BACKOFF_MIN;
+        } else {
+            self.patience = self.backoff;
+            self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Side {
     Front,
     Back,
+}
+
+impl Side {
+    fn other(self) -> Self {
+        match self {
+            Self::Front => Self::Back,
+            Self::Back => Self::Front,
+        }
+    }
 }
 
 enum Phase {
@@ -169,7 +250,7 @@ impl Iter {
         let merge = Merge::with_prefix(children, self.prefix());
         let (lo, hi) = self.bounds.clone();
         let view = Visible::new(merge, self.keyspace, lo, hi, self.seqno).below(veils);
-        End { view, pending: false }
+        End { view, stretch: None, patience: STRETCH_AFTER, backoff: BACKOFF_MIN, pending: false }
     }
 
     /// What all keys within the bounds share.
@@ -196,6 +277,18 @@ impl Iter {
         self.next_from(Side::Back)
     }
 
+    /// The next entry from the front, lent: no reference is counted.
+    #[inline]
+    pub fn lend_front(&mut self) -> Option<Result<RecordRef<'_>>> {
+        self.lend_from(Side::Front)
+    }
+
+    /// The next entry from the back, lent.
+    #[inline]
+    pub fn lend_back(&mut self) -> Option<Result<RecordRef<'_>>> {
+        self.lend_from(Side::Back)
+    }
+
     /// Moves the front so that the next entry it gives is the first at or after `key`, also to a place before where it
     /// stood; what the back has given stays given. Cost: a seek in every memtable and run.
     pub fn seek(&mut self, key: &[u8]) {
@@ -207,54 +300,110 @@ impl Iter {
         self.seek_from(Side::Back, key);
     }
 
-    fn take(&mut self, side: Side) -> Option<End> {
+    #[inline]
+    fn end(&self, side: Side) -> &Option<End> {
         match side {
-            Side::Front => self.front.take(),
-            Side::Back => self.back.take(),
+            Side::Front => &self.front,
+            Side::Back => &self.back,
         }
     }
 
-    fn put_back(&mut self, side: Side, end: End) {
+    #[inline]
+    fn end_mut(&mut self, side: Side) -> &mut Option<End> {
         match side {
-            Side::Front => self.front = Some(end),
-            Side::Back => self.back = Some(end),
+            Side::Front => &mut self.front,
+            Side::Back => &mut self.back,
         }
     }
 
+    #[inline]
     fn next_from(&mut self, side: Side) -> Option<Result<PinnedRecord>> {
+        match self.advance(side) {
+            Ok(true) => self.end(side).as_ref()?.pinned().map(Ok),
+            Ok(false) => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    #[inline]
+    fn lend_from(&mut self, side: Side) -> Option<Result<RecordRef<'_>>> {
+        match self.advance(side) {
+            Ok(true) => self.end(side).as_ref()?.record().map(Ok),
+            Ok(false) => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// Moves an end to its next entry; says whether there is one.
+    #[inline]
+    fn advance(&mut self, side: Side) -> Result<bool> {
+        if self.end_mut(side).as_mut().is_some_and(End::glide) {
+            Ok(true)
+        } else {
+            self.advance_in_full(side)
+        }
+    }
+
+    fn advance_in_full(&mut self, side: Side) -> Result<bool> {
         match &self.phase {
             Phase::Open => {}
-            Phase::Exhausted => return None,
-            Phase::Failed(error) => return Some(Err(error.clone())),
+            Phase::Exhausted => return Ok(false),
+            Phase::Failed(error) => return Err(error.clone()),
         }
-        let (fresh, mut end) = match self.take(side) {
-            Some(end) => (false, end),
-            None => (true, self.new_end()),
-        };
-        let moved = match side {
+        let moved = self.step(side);
+        let found = moved.map(|()| {
+            let record = self.end(side).as_ref().and_then(|end| end.view.record());
+            record.is_some_and(|found| !self.is_given(side, found.key()))
+        });
+        self.report_hole(side);
+        match found {
+            Ok(true) => {
+                let alone = self.end(side.other()).is_none();
+                if let Some(end) = self.end_mut(side).as_mut().filter(|_| alone) {
+                    end.try_stretch();
+                }
+                Ok(true)
+            }
+            Ok(false) => {
+                self.phase = Phase::Exhausted;
+                Ok(false)
+            }
+            Err(error) => {
+                let error = Error::from(error);
+                self.phase = Phase::Failed(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    /// Moves an end's view by one entry; makes the end if there is none.
+    fn step(&mut self, side: Side) -> pebble_format::Result<()> {
+        let fresh = self.end(side).is_none();
+        if fresh {
+            self.begin(side)?;
+        }
+        let Some(end) = self.end_mut(side) else { return Ok(()) };
+        end.leave_stretch()?;
+        match side {
             _ if std::mem::take(&mut end.pending) => Ok(()),
             Side::Front if fresh => end.view.first(),
             Side::Front => end.view.next(),
             Side::Back if fresh => end.view.last(),
             Side::Back => end.view.prev(),
-        };
-        let found =
-            moved.map(|()| end.view.pinned().filter(|found| !self.is_given(side, found.record().key())));
-        if let Some(hole) = end.view.take_hole() {
-            self.report(side, hole, end.view.record().map(|record| record.key()));
         }
-        self.put_back(side, end);
-        match found {
-            Ok(Some(record)) => Some(Ok(record)),
-            Ok(None) => {
-                self.phase = Phase::Exhausted;
-                None
-            }
-            Err(error) => {
-                let error = Error::from(error);
-                self.phase = Phase::Failed(error.clone());
-                Some(Err(error))
-            }
+    }
+
+    /// Makes an end. Once there are two, each looks where the other stands, so neither goes by stretches.
+    fn begin(&mut self, side: Side) -> pebble_format::Result<()> {
+        *self.end_mut(side) = Some(self.new_end());
+        self.end_mut(side.other()).as_mut().map_or(Ok(()), End::leave_stretch)
+    }
+
+    fn report_hole(&mut self, side: Side) {
+        let hole = self.end_mut(side).as_mut().and_then(|end| end.view.take_hole());
+        if let Some(hole) = hole {
+            let found = self.end(side).as_ref().and_then(|end| end.view.record());
+            self.report(side, hole, found.map(|record| record.key()));
         }
     }
 
@@ -291,10 +440,7 @@ impl Iter {
     /// Whether the other end has given `key` already, or what lies behind it from here.
     #[inline]
     fn is_given(&self, side: Side, key: &[u8]) -> bool {
-        let other = match side {
-            Side::Front => &self.back,
-            Side::Back => &self.front,
-        };
+        let other = self.end(side.other());
         let Some((other, there)) = other.as_ref().and_then(|end| Some((end, end.view.record()?))) else {
             return false;
         };
@@ -309,16 +455,20 @@ impl Iter {
         if matches!(self.phase, Phase::Failed(_)) {
             return;
         }
-        let mut end = self.take(side).unwrap_or_else(|| self.new_end());
-        let moved = match side {
+        let moved = self.seek_end(side, key);
+        self.report_hole(side);
+        self.phase = moved.map_or_else(|error| Phase::Failed(error.into()), |()| Phase::Open);
+    }
+
+    fn seek_end(&mut self, side: Side, key: &[u8]) -> pebble_format::Result<()> {
+        if self.end(side).is_none() {
+            self.begin(side)?;
+        }
+        let Some(end) = self.end_mut(side) else { return Ok(()) };
+        (end.stretch, end.patience, end.backoff, end.pending) = (None, STRETCH_AFTER, BACKOFF_MIN, true);
+        match side {
             Side::Front => end.view.seek(key),
             Side::Back => end.view.seek_for_prev(key),
-        };
-        if let Some(hole) = end.view.take_hole() {
-            self.report(side, hole, end.view.record().map(|record| record.key()));
         }
-        end.pending = true;
-        self.put_back(side, end);
-        self.phase = moved.map_or_else(|error| Phase::Failed(error.into()), |()| Phase::Open);
     }
 }

@@ -27,6 +27,7 @@ pub mod limits;
 pub mod log;
 pub mod manifest;
 pub mod pinned;
+pub mod prefetch;
 pub mod record;
 pub mod region;
 pub mod table;

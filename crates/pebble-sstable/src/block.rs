@@ -7,10 +7,13 @@
 //! A search compares 4-byte heads (what follows the prefix that first and last key share), then, among equal
 //! ones, whole keys. Threading: plain data; a [`Block`] may be shared.
 
+use std::ops::Range;
+
+use pebble_cursor::{Direction, Stretch};
 use pebble_format::limits::RECORD_ALIGN;
 use pebble_format::record::RECORD_HEADER_LEN;
 use pebble_format::table::{BLOCK_COUNT_MAX, BLOCK_LEN_MAX, BlockTail, block_tail_len};
-use pebble_format::{Corruption, InternalKey, KeyspaceId, Pinned, PinnedRecord, RecordRef, Trailer};
+use pebble_format::{Corruption, InternalKey, KeyspaceId, Pinned, PinnedRecord, RecordRef, Seqno, Trailer};
 use zerocopy::byteorder::little_endian::{U16, U32};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -283,6 +286,12 @@ impl Block {
         let len = self.record(slot)?.raw().len();
         let start = self.offset(slot).unwrap_or_default();
         PinnedRecord::parse(self.bytes.slice(start..start + len))
+    }
+
+    /// The records in some of the slots, to be walked without this.
+    pub(crate) fn stretch(&self, slots: Range<u16>, direction: Direction, newest: Seqno) -> Stretch {
+        let offsets = self.records_len + usize::from(self.count) * size_of::<U32>();
+        Stretch::new(self.bytes.clone(), self.records_len, offsets, slots, direction, newest)
     }
 
     /// The first slot whose key is at or after `target`; the count when there is none.

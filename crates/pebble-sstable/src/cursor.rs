@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use pebble_cursor::{Cursor, WholeBlock};
+use pebble_cursor::{Cursor, Direction, Stretch, WholeBlock};
 use pebble_format::table::{Codec, FLAG_UNIQUE_USER_KEYS};
 use pebble_format::{Error, InternalKey, PinnedRecord, RecordRef, Result};
 
@@ -244,5 +244,32 @@ impl Cursor for TableCursor {
     fn skip_block(&mut self) -> Result<()> {
         let next = self.place.as_ref().map(|place| place.number + 1);
         self.go(|table| next.map_or(Ok(None), |next| goes_on_in(table, next)))
+    }
+
+    /// Not lent from a table with tombstones or with versions of one key: each of its records has to be looked at.
+    fn stretch(&self, direction: Direction) -> Option<Stretch> {
+        let place = self.place.as_ref()?;
+        let meta = self.table.meta();
+        if meta.footer.flags.get() & FLAG_UNIQUE_USER_KEYS == 0 || meta.info.tombstones > 0 {
+            return None;
+        }
+        let slots = match direction {
+            Direction::Forward => place.slot..place.block.count(),
+            Direction::Backward => 0..place.slot + 1,
+        };
+        let (first, last) = (self.table.first().as_ref().keyspace, self.table.last().as_ref().keyspace);
+        let stretch = place.block.stretch(slots, direction, meta.info.seqno_max);
+        Some(stretch.of_keyspace((first == last).then_some(first)))
+    }
+
+    fn pass(&mut self, records: u16, direction: Direction) -> Result<()> {
+        let Some(place) = self.place.as_mut() else { return Ok(()) };
+        let slot = match direction {
+            Direction::Forward => place.slot.checked_add(records).filter(|slot| *slot < place.block.count()),
+            Direction::Backward => place.slot.checked_sub(records),
+        };
+        // What a stretch lends lies in the block.
+        place.slot = slot.unwrap_or(place.slot);
+        Ok(())
     }
 }

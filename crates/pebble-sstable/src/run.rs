@@ -29,6 +29,10 @@ impl Source for TableRun {
         self.0[index].last().as_ref()
     }
 
+    fn prefetch(&self, index: usize, target: InternalKey<'_>) {
+        self.0[index].prefetch_seek(target);
+    }
+
     fn open(&self, index: usize) -> Result<TableCursor> {
         Ok(self.0[index].cursor())
     }

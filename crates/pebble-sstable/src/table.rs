@@ -17,6 +17,7 @@ use std::sync::Arc;
 use pebble_cursor::RangeDeletes;
 use pebble_format::checksum::crc32c;
 use pebble_format::hash::key_hash;
+use pebble_format::prefetch::{prefetch, prefetch_lines};
 use pebble_format::table::{
     Codec, FLAG_UNIQUE_USER_KEYS, IndexKind, RegionId, TABLE_FOOTER_LEN, TableProperties, granule_offset,
     split_slot_location,
@@ -33,7 +34,7 @@ use crate::dictionary::Dictionary;
 use crate::index::{Candidates, home};
 use crate::meta::{BlockPlace, Meta};
 use crate::options::{TableInfo, TableReadOptions};
-use crate::prefetch::prefetch;
+use crate::seek::prefetch_search;
 use crate::source::{Bits, Source, usize_of};
 use crate::{bloom, codec};
 
@@ -278,43 +279,6 @@ impl Table {
         block.pinned(slot).map(Some).map_err(|found| self.in_block(number, found))
     }
 
-    /// The first record at or after `target`: its block's number, its block, its slot.
-    pub(crate) fn lower_bound(&self, target: InternalKey<'_>) -> Result<Option<(u32, Block, u16)>> {
-        let number = self.blocks_starting_before(target)?.saturating_sub(1);
-        let block = self.block(number)?;
-        let slot = block.lower_bound(target).map_err(|found| self.in_block(number, found))?;
-        if slot < block.count() {
-            return Ok(Some((number, block, slot)));
-        }
-        let next = number + 1;
-        if next >= self.meta.info.blocks {
-            return Ok(None);
-        }
-        // The key before it is smaller than `target`, and the key at it is not: so it begins the next block.
-        Ok(Some((next, self.block(next)?, 0)))
-    }
-
-    /// How many blocks have a first key before `target`. They are the first ones.
-    pub(crate) fn blocks_starting_before(&self, target: InternalKey<'_>) -> Result<u32> {
-        let heads = self.meta.seek_index();
-        let head = self.meta.prefix.head(target.keyspace, target.user_key);
-        let mut low = heads.partition_point(|found| found.get() < head);
-        let equal = heads.get(low..).unwrap_or_default();
-        let mut high = low + equal.partition_point(|found| found.get() == head);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let number = u32_of(middle);
-            let block = self.block(number)?;
-            let first = block.record(0).map_err(|found| self.in_block(number, found))?;
-            if first.internal_key() < target {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        Ok(u32_of(low))
-    }
-
     /// A block, verified.
     #[inline]
     pub(crate) fn block(&self, number: u32) -> Result<Block> {
@@ -328,6 +292,7 @@ impl Table {
     #[inline]
     fn block_in_place(&self, whole: &Pinned, number: u32, place: &BlockPlace) -> Result<Block> {
         let start = usize_of(place.offset);
+        prefetch_search(whole, place);
         // `Meta` has checked that the blocks tile the data, which lies within the file.
         let bytes = whole.slice(start..start + place.raw_len);
         if self.blocks_verified.get(usize_of(number.into())) {
@@ -550,13 +515,10 @@ impl Table {
     /// longer ones the processor sees by itself where they go on.
     #[inline]
     pub(crate) fn prefetch_data(&self, at: usize) {
-        const LINES: usize = 3;
-        const LINE: usize = 64;
-        let Some(lines) = self.in_place().and_then(|whole| whole.get(at..at.checked_add(LINES * LINE)?))
-        else {
-            return;
-        };
-        lines.iter().step_by(LINE).for_each(prefetch);
+        const LEN: usize = 192;
+        if let Some(whole) = self.in_place().filter(|whole| at < whole.len()) {
+            prefetch_lines(whole, at, LEN);
+        }
     }
 
     /// The whole file, if it is in memory or mapped.
@@ -589,10 +551,4 @@ fn named(error: Error, name: &str) -> Error {
 /// The position before every version of the key.
 fn newest(lookup: InternalKey<'_>) -> InternalKey<'_> {
     InternalKey { trailer: Trailer(u64::MAX), ..lookup }
-}
-
-/// The number of a block, of which there are fewer than 2^32.
-#[inline]
-fn u32_of(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }

@@ -12,5 +12,6 @@ mod large;
 mod limits;
 mod model;
 mod ranges;
+mod scans;
 mod support;
 mod zstd;
