@@ -184,3 +184,20 @@ fn a_stretch_outlives_its_table() {
         assert_eq!(next(&mut iter, false, true), None);
     }
 }
+
+/// One version of each key, but half of them are newer than the reader.
+#[test]
+fn a_snapshot_does_not_go_through_a_stretch_that_is_too_new() {
+    let config = Config { block_len: 4096, table_len: 1 << 20, ..Config::tiny(LOG_MODES[0]) };
+    let db = config.sim(SimFs::new(1)).open().unwrap();
+    (0..KEYS).step_by(2).for_each(|n| db.put(key(n), "seen").unwrap());
+    let snapshot = db.snapshot();
+    (1..KEYS).step_by(2).for_each(|n| db.put(key(n), "too new").unwrap());
+    db.compact_range(..).unwrap();
+    for backward in [false, true] {
+        let mut iter = snapshot.iter(&db.default_keyspace()).unwrap();
+        let found: Vec<_> = std::iter::from_fn(|| next(&mut iter, backward, true)).collect();
+        assert_eq!(found.len(), KEYS.div_ceil(2));
+        assert!(found.iter().all(|(_, value)| value == b"seen"));
+    }
+}
