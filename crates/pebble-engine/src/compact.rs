@@ -19,16 +19,16 @@ use std::time::Duration;
 use pebble_compaction::{
     Hints, Input, KeyRange, Plan, RangePlan, Reason, cuts_for, plan, plan_range, splits, table_meta,
 };
-use pebble_cursor::{Merge, RangeDeletes};
+use pebble_cursor::{Concat, Merge, RangeDeletes};
 use pebble_format::manifest::LAST_LEVEL;
 use pebble_format::{HeadPrefix, OwnedKey};
 use pebble_manifest::{Edit, NewRun, TableMeta, Version};
-use pebble_sstable::{Compression, Table, TableInfo};
+use pebble_sstable::{Compression, OpenFile, StreamedRun, Table, TableInfo};
 
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::heat;
 use crate::install::InstallError;
-use crate::iter::Child;
 use crate::merges::Running;
 use crate::options::{Executor, SEALED_MAX};
 use crate::state::RunTables;
@@ -201,6 +201,9 @@ impl Core {
         let cut_at = cuts_for(&tree.version, &running.plan, if to == LAST_LEVEL { 0 } else { cut_len_min });
         let begun = self.clock.now();
         let snapshots = self.snapshots.list();
+        // What is merged while nobody writes is merged for readers.
+        let at_rest = matches!(running.plan, Plan::Merge { reason: Reason::Idle, .. });
+        let cached = at_rest || heat::are_read(runs.iter().flat_map(|run| run.iter()));
         let rules = RunRules {
             snapshots: &snapshots,
             range_deletes: &range_deletes,
@@ -209,6 +212,7 @@ impl Core {
             cut_at: &cut_at,
             cut_len_min,
             stop: &|| self.must_yield(stop),
+            cached,
         };
         let is_large = read >= self.options.table_len.saturating_mul(PART_TABLES_MIN);
         let parts = if is_large { self.options.merge_threads } else { 1 };
@@ -233,7 +237,8 @@ impl Core {
         let lows = std::iter::once(None).chain(borders.iter().map(Some));
         let highs = borders.iter().map(Some).chain([None]);
         let parts: Vec<_> = lows.zip(highs).collect();
-        let one = |range| self.write_run(&mut merge_of(runs), rules, range);
+        let open = |table: &Table| self.open_stream(table);
+        let one = |range| self.write_run(&mut merge_of(runs, &open), rules, range);
         let done: Vec<Result<_>> = match self.executor {
             Executor::Threads if parts.len() > 1 => thread::scope(|scope| {
                 let spawned: Vec<_> = parts.iter().map(|range| scope.spawn(|| one(*range))).collect();
@@ -243,7 +248,7 @@ impl Core {
             _ => parts.iter().map(|range| one(*range)).collect(),
         };
         let mut tables = Vec::new();
-        let mut outputs = NewTables::new(&self.tables);
+        let mut outputs = NewTables::new(&self.tables, rules.cached);
         for part in done {
             let (written, created) = part?;
             tables.extend(written);
@@ -294,10 +299,11 @@ fn tables_of(tree: &crate::state::Tree, input: &Input) -> RunTables {
 }
 
 /// All records of these runs, in order.
-fn merge_of(runs: &[RunTables]) -> Merge<Child> {
+fn merge_of<'a>(runs: &[RunTables], open: OpenFile<'a>) -> Merge<Concat<StreamedRun<'a>>> {
     let bounds = || runs.iter().flat_map(|run| run.iter());
     let first = bounds().map(|table: &Arc<Table>| table.first()).min();
     let last = bounds().map(|table| table.last()).max();
     let prefix = first.zip(last).map(|(first, last)| HeadPrefix::between(first.as_ref(), last.as_ref()));
-    Merge::with_prefix(runs.iter().map(Child::run).collect(), prefix.unwrap_or_default())
+    let stream = |run: &RunTables| Concat::new(StreamedRun::new(Arc::clone(run), open));
+    Merge::with_prefix(runs.iter().map(stream).collect(), prefix.unwrap_or_default())
 }

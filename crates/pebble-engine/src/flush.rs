@@ -23,6 +23,7 @@ use pebble_sstable::{Compression, TableInfo};
 
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::heat;
 use crate::install::InstallError;
 use crate::options::Executor;
 use crate::state::Sealed;
@@ -73,6 +74,7 @@ impl Core {
             cut_at: &cuts(&tree.version, log_bytes, cut_len_min),
             cut_len_min,
             stop: &|| false,
+            cached: heat::is_read(&tree),
         };
         let (written, outputs) = self.write_run(&mut memtable.cursor(), &rules, (None, None))?;
         let bytes = written.iter().map(|table| table.len).sum();
@@ -113,10 +115,10 @@ impl Core {
         rules: &RunRules<'_>,
         range: KeyRange<'_>,
     ) -> Result<(Vec<TableInfo>, NewTables<'_>)> {
-        let mut outputs = NewTables::new(&self.tables);
+        let mut outputs = NewTables::new(&self.tables, rules.cached);
         let mut written = self.tables.write_run(input, &mut outputs, rules, range);
         if written.is_err() && outputs.sync_failed() {
-            outputs = NewTables::new(&self.tables);
+            outputs = NewTables::new(&self.tables, rules.cached);
             written = self.tables.write_run(input, &mut outputs, rules, range);
             if let Err(error) = &written
                 && outputs.sync_failed()

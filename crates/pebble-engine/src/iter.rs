@@ -30,12 +30,12 @@ use crate::state::{ReadState, RunTables};
 /// One sorted source of records.
 pub(crate) enum Child {
     Memtable(MemtableCursor),
-    Run(Concat<TableRun>),
+    Run(Box<Concat<TableRun>>),
 }
 
 impl Child {
     pub(crate) fn run(tables: &RunTables) -> Self {
-        Self::Run(Concat::new(TableRun(Arc::clone(tables))))
+        Self::Run(Box::new(Concat::new(TableRun(Arc::clone(tables)))))
     }
 }
 

@@ -22,6 +22,7 @@ mod error;
 mod estimate;
 mod flush;
 mod get;
+mod heat;
 mod install;
 mod iter;
 mod keyspaces;

@@ -69,7 +69,7 @@ pub(crate) fn open(dir: &Path, options: Options, components: Components) -> Resu
         manifest.record(&nothing, next, &tables).map_err(InstallError::into_cause)?;
         (recover::resume(place, recovered, order)?, tree)
     } else {
-        let mut outputs = NewTables::new(&tables);
+        let mut outputs = NewTables::new(&tables, true);
         let bottom = tree.runs.is_empty();
         let mut edit =
             recover::flush_replayed(&recovered, &mut order, &tables, &mut outputs, bottom, memtable_len)?;

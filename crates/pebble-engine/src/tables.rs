@@ -158,6 +158,8 @@ pub(crate) struct RunRules<'a> {
     pub(crate) cut_len_min: u64,
     /// Asked now and then whether to give up.
     pub(crate) stop: &'a (dyn Fn() -> bool + Sync),
+    /// See [`NewTables::new`].
+    pub(crate) cached: bool,
 }
 
 /// Table files as a flush or a merge writes them: each is synced when it is finished, and all are removed again
@@ -167,11 +169,14 @@ pub(crate) struct NewTables<'a> {
     created: Vec<u64>,
     sync_failed: bool,
     kept: bool,
+    /// Whether they are going to be read soon.
+    cached: bool,
 }
 
 impl<'a> NewTables<'a> {
-    pub(crate) fn new(tables: &'a Tables) -> Self {
-        Self { tables, created: Vec::new(), sync_failed: false, kept: false }
+    /// `cached`: whether somebody is going to read them soon, so that they are to be in memory (`heat.rs`).
+    pub(crate) fn new(tables: &'a Tables, cached: bool) -> Self {
+        Self { tables, created: Vec::new(), sync_failed: false, kept: false, cached }
     }
 
     /// Whether a table could not be synced: what its pages hold is unknown then, and syncing it again would prove
@@ -202,7 +207,7 @@ impl Outputs for NewTables<'_> {
         let number = self.tables.new_number();
         let file = self.tables.fs.open(&self.tables.path(FileName::Table(number)), Open::CreateNew)?;
         self.created.push(number);
-        Ok((number, FileSink::new(file)))
+        Ok((number, if self.cached { FileSink::new(file) } else { FileSink::past_cache(file) }))
     }
 
     fn finish(&mut self, writer: FileSink, _info: &TableInfo) -> pebble_format::Result<()> {

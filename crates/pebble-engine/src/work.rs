@@ -219,6 +219,10 @@ impl Core {
             return Ok(true);
         }
         if self.merge_in_background(true)? == Step::Nothing {
+            let stop = || self.work.is_stopping() || self.visible.get() != written;
+            if let Err(error) = self.warm(&stop) {
+                tracing::warn!(%error, "tables are not brought into memory");
+            }
             while self.work.compaction.heard.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout)
                 && self.visible.get() == written
             {}

@@ -12,16 +12,20 @@ use std::sync::Arc;
 
 use pebble_cursor::{Cursor, Direction, Stretch, WholeBlock};
 use pebble_format::table::{Codec, FLAG_UNIQUE_USER_KEYS};
-use pebble_format::{Error, InternalKey, PinnedRecord, RecordRef, Result};
+use pebble_format::{Error, InternalKey, Pinned, PinnedRecord, RecordRef, Result};
+use pebble_vfs::File;
 
 use crate::block::Block;
 use crate::source::usize_of;
+use crate::stream::Stream;
 use crate::table::Table;
 
 /// A position in a table; see [`Table::cursor`]. Keeps the table open and pins at most one block.
 #[derive(Debug)]
 pub struct TableCursor {
     table: Arc<Table>,
+    /// Where blocks come from on the way forward, if not from the table itself.
+    stream: Option<Stream>,
     /// The block and the slot under the cursor.
     place: Option<Place>,
     error: Option<Error>,
@@ -31,6 +35,8 @@ pub struct TableCursor {
 struct Place {
     number: u32,
     block: Block,
+    /// The bytes as they are stored, if they came from a stream.
+    stored: Option<Pinned>,
     slot: u16,
     /// Where the lines lie in the file that are asked for when the cursor stands at the block's start. None are, at
     /// `usize::MAX`, before the cursor has come to its second block: it may have been for a few records only.
@@ -39,7 +45,7 @@ struct Place {
 
 impl Place {
     fn new(number: u32, block: Block, slot: u16) -> Self {
-        Self { number, block, slot, ahead: usize::MAX }
+        Self { number, block, stored: None, slot, ahead: usize::MAX }
     }
 }
 
@@ -50,7 +56,12 @@ const AHEAD: usize = 16 << 10;
 
 impl TableCursor {
     pub(crate) fn new(table: Arc<Table>) -> Self {
-        Self { table, place: None, error: None }
+        Self { table, stream: None, place: None, error: None }
+    }
+
+    /// A cursor whose steps forward read `file`, which is the table's.
+    pub(crate) fn streaming(table: Arc<Table>, file: Arc<dyn File>) -> Self {
+        Self { stream: Some(Stream::new(file)), ..Self::new(table) }
     }
 
     /// The table.
@@ -59,11 +70,11 @@ impl TableCursor {
     }
 
     /// Moves by `find`, unless an error sticks; makes a new one stick.
-    fn go(&mut self, find: impl FnOnce(&Table) -> Result<Option<Place>>) -> Result<()> {
+    fn go(&mut self, find: impl FnOnce(&Table, &mut Option<Stream>) -> Result<Option<Place>>) -> Result<()> {
         if let Some(error) = &self.error {
             return Err(error.clone());
         }
-        match find(&self.table) {
+        match find(&self.table, &mut self.stream) {
             Ok(place) => {
                 self.place = place;
                 Ok(())
@@ -78,17 +89,19 @@ impl TableCursor {
 }
 
 /// The first record of a block; none behind the last block.
-fn start_of(table: &Table, number: u32) -> Result<Option<Place>> {
+fn start_of(table: &Table, stream: &mut Option<Stream>, number: u32) -> Result<Option<Place>> {
     if number >= table.info().blocks {
         return Ok(None);
     }
-    Ok(Some(Place::new(number, table.block(number)?, 0)))
+    let Some(stream) = stream else { return Ok(Some(Place::new(number, table.block(number)?, 0))) };
+    let (block, stored) = stream.block(table, number)?;
+    Ok(Some(Place { stored: Some(stored), ..Place::new(number, block, 0) }))
 }
 
 /// As [`start_of`], for a cursor that comes from the block before, and so is likely to go through this one and on.
-fn goes_on_in(table: &Table, number: u32) -> Result<Option<Place>> {
-    let mut place = start_of(table, number)?;
-    if let Some(place) = &mut place {
+fn goes_on_in(table: &Table, stream: &mut Option<Stream>, number: u32) -> Result<Option<Place>> {
+    let mut place = start_of(table, stream, number)?;
+    if let Some(place) = place.as_mut().filter(|place| place.stored.is_none()) {
         let start = table.meta().block(number).map_or(usize::MAX, |entry| usize_of(entry.offset));
         place.ahead = start.saturating_add(AHEAD);
     }
@@ -112,6 +125,8 @@ fn whole_block<'a>(table: &'a Table, place: &'a Place) -> Option<WholeBlock<'a>>
     }
     let stored = if entry.codec == Codec::None {
         block.bytes()
+    } else if let Some(stored) = &place.stored {
+        stored
     } else {
         let start = usize_of(entry.offset);
         table.in_place()?.get(start..start + entry.stored_len)?
@@ -150,22 +165,22 @@ fn goes_on(table: &Table, number: u32, last: RecordRef<'_>) -> bool {
 
 impl Cursor for TableCursor {
     fn first(&mut self) -> Result<()> {
-        self.go(|table| start_of(table, 0))
+        self.go(|table, stream| start_of(table, stream, 0))
     }
 
     fn last(&mut self) -> Result<()> {
-        self.go(|table| end_before(table, table.info().blocks))
+        self.go(|table, _| end_before(table, table.info().blocks))
     }
 
     fn seek(&mut self, target: InternalKey<'_>) -> Result<()> {
-        self.go(|table| {
+        self.go(|table, _| {
             let found = table.lower_bound(target)?;
             Ok(found.map(|(number, block, slot)| Place::new(number, block, slot)))
         })
     }
 
     fn seek_before(&mut self, target: InternalKey<'_>) -> Result<()> {
-        self.go(|table| {
+        self.go(|table, _| {
             let Some(number) = table.blocks_starting_before(target)?.checked_sub(1) else {
                 return Ok(None);
             };
@@ -187,9 +202,9 @@ impl Cursor for TableCursor {
             }
             Some(place) => {
                 let next = place.number + 1;
-                self.go(|table| goes_on_in(table, next))
+                self.go(|table, stream| goes_on_in(table, stream, next))
             }
-            None => self.go(|_| Ok(None)),
+            None => self.go(|_, _| Ok(None)),
         }
     }
 
@@ -202,9 +217,9 @@ impl Cursor for TableCursor {
             }
             Some(place) => {
                 let number = place.number;
-                self.go(|table| end_before(table, number))
+                self.go(|table, _| end_before(table, number))
             }
-            None => self.go(|_| Ok(None)),
+            None => self.go(|_, _| Ok(None)),
         }
     }
 
@@ -243,7 +258,7 @@ impl Cursor for TableCursor {
 
     fn skip_block(&mut self) -> Result<()> {
         let next = self.place.as_ref().map(|place| place.number + 1);
-        self.go(|table| next.map_or(Ok(None), |next| goes_on_in(table, next)))
+        self.go(|table, stream| next.map_or(Ok(None), |next| goes_on_in(table, stream, next)))
     }
 
     /// Not lent from a table with tombstones or with versions of one key: each of its records has to be looked at.

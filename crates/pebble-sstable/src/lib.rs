@@ -60,6 +60,7 @@ mod run;
 mod seek;
 mod sink;
 mod source;
+mod stream;
 mod table;
 mod verify;
 mod writer;
@@ -73,6 +74,7 @@ pub use options::{
 };
 pub use run::TableRun;
 pub use sink::FileSink;
+pub use stream::{OpenFile, StreamedRun};
 pub use table::{BlockFacts, Table};
 pub use verify::VerifyReport;
 pub use writer::TableWriter;

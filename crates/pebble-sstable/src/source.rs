@@ -39,6 +39,11 @@ impl Bits {
         }
     }
 
+    /// How many are 1.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.iter().map(|word| u64::from(word.load(Ordering::Relaxed).count_ones())).sum()
+    }
+
     /// Bytes of memory.
     pub(crate) fn memory(&self) -> usize {
         size_of_val(&*self.0)

@@ -13,6 +13,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pebble_cursor::RangeDeletes;
 use pebble_format::checksum::crc32c;
@@ -25,7 +26,7 @@ use pebble_format::table::{
 use pebble_format::{
     Corruption, Error, InternalKey, OwnedKey, Pinned, PinnedRecord, RecordRef, Result, Trailer,
 };
-use pebble_vfs::{File, Fs, Map, Open, OsFs};
+use pebble_vfs::{Advice, File, Fs, Map, Open, OsFs};
 
 use crate::block::Block;
 use crate::cache::BlockCache;
@@ -54,6 +55,9 @@ pub struct Table {
     /// A bit for each 16 KiB of data that no unverified block touches: what lets a get by offset skip the
     /// directory. Empty where records are not read by offset.
     pages_verified: Bits,
+    /// The map, if the file is mapped, and whether all of it was asked for.
+    map: Option<Arc<Map>>,
+    warmed: AtomicBool,
 }
 
 /// One data block, for tools.
@@ -88,7 +92,8 @@ impl Table {
     ///
     /// Errors: `Corruption`; `UnsupportedVersion` for a table of another format; `UnsupportedCodec`.
     pub fn open_map(map: Map, name: &str, options: TableReadOptions) -> Result<Arc<Self>> {
-        Self::open_source(Source::Place(Pinned::new(Arc::new(map), |map| map)), name, options)
+        let map = Arc::new(map);
+        Self::open_source(Source::Place(Pinned::new(Arc::clone(&map), |map| map)), Some(map), name, options)
     }
 
     /// Opens a table in memory. Errors as [`Table::open_map`].
@@ -98,7 +103,7 @@ impl Table {
         options: TableReadOptions,
     ) -> Result<Arc<Self>> {
         let bytes: Arc<[u8]> = bytes.into();
-        Self::open_source(Source::Place(Pinned::new(Arc::new(bytes), |bytes| bytes)), name, options)
+        Self::open_source(Source::Place(Pinned::new(Arc::new(bytes), |bytes| bytes)), None, name, options)
     }
 
     /// Opens a table that is read by positioned reads: safe against every I/O error, and better than a map
@@ -107,10 +112,15 @@ impl Table {
     ///
     /// Errors: as [`Table::open_map`], and `Io`.
     pub fn open_file(file: Arc<dyn File>, name: &str, options: TableReadOptions) -> Result<Arc<Self>> {
-        Self::open_source(Source::File(file), name, options)
+        Self::open_source(Source::File(file), None, name, options)
     }
 
-    fn open_source(source: Source, name: &str, options: TableReadOptions) -> Result<Arc<Self>> {
+    fn open_source(
+        source: Source,
+        map: Option<Arc<Map>>,
+        name: &str,
+        options: TableReadOptions,
+    ) -> Result<Arc<Self>> {
         let meta = source
             .len()
             .and_then(|len| Meta::read(len, |offset, len| source.read(offset, len)))
@@ -127,6 +137,8 @@ impl Table {
             pages_verified: Bits::new(usize_of(pages)),
             source,
             meta,
+            map,
+            warmed: AtomicBool::new(false),
         }))
     }
 
@@ -298,7 +310,9 @@ impl Table {
         if self.blocks_verified.get(usize_of(number.into())) {
             return Block::open(bytes, place.count).map_err(|found| self.in_block(number, found));
         }
-        self.verify_block(bytes.clone(), &bytes, number, place)
+        let block = self.verify_block(bytes.clone(), &bytes, number, place)?;
+        self.blocks_verified.set(usize_of(number.into()));
+        Ok(block)
     }
 
     fn block_in_memory(&self, number: u32, place: &BlockPlace) -> Result<Block> {
@@ -316,6 +330,13 @@ impl Table {
     fn load_block(&self, number: u32, place: &BlockPlace) -> Result<Block> {
         let padded =
             self.source.read(place.offset, place.padded_len).map_err(|error| named(error, &self.name))?;
+        let block = self.expand_block(padded, number, place)?;
+        self.blocks_verified.set(usize_of(number.into()));
+        Ok(block)
+    }
+
+    /// Checks and expands a block, given its bytes and the zeros behind them.
+    pub(crate) fn expand_block(&self, padded: Pinned, number: u32, place: &BlockPlace) -> Result<Block> {
         let stored = padded.get(..place.stored_len).unwrap_or_default();
         let bytes = if place.codec == Codec::None {
             padded.slice(0..place.stored_len)
@@ -348,7 +369,6 @@ impl Table {
         if head != expected {
             return Err(self.in_block(number, Corruption::new("first head of a block", 0, expected, head)));
         }
-        self.blocks_verified.set(usize_of(number.into()));
         Ok(block)
     }
 
@@ -505,6 +525,27 @@ impl Table {
                 crc: place.crc,
             })
         })
+    }
+
+    /// Blocks that were read since it was opened, other than by a [`StreamedRun`](crate::StreamedRun), of how many: a
+    /// measure of how much readers want it.
+    pub fn blocks_read(&self) -> (u64, u64) {
+        (self.blocks_verified.count(), self.meta.info.blocks.into())
+    }
+
+    /// Brings all of a mapped table into memory, so that its first readers need not wait for the device. The first call
+    /// only; says how many bytes that were. Cost: reading what is not there yet.
+    pub fn warm(&self) -> Result<u64> {
+        let Some(map) = self.map.as_ref().filter(|_| !self.warmed.swap(true, Ordering::Relaxed)) else {
+            return Ok(0);
+        };
+        map.advise(Advice::Populate)?;
+        Ok(self.len())
+    }
+
+    /// Whether [`Table::warm`] was called, or never needs to be.
+    pub fn is_warm(&self) -> bool {
+        self.map.is_none() || self.warmed.load(Ordering::Relaxed)
     }
 
     pub(crate) fn meta(&self) -> &Meta {

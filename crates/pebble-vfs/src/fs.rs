@@ -95,6 +95,12 @@ pub trait Fs: fmt::Debug + Send + Sync + 'static {
     /// nothing at all, and a missing file is `NotFound`. A lock file is never to be removed.
     fn lock(&self, path: &Path, kind: LockKind) -> io::Result<Box<dyn Lock>>;
 
+    /// Bytes of memory that the system could give to a reader's pages without taking them from anyone; 0 where that is
+    /// not known.
+    fn spare_memory(&self) -> u64 {
+        0
+    }
+
     /// Bytes that an ordinary user may still write to the file system that holds `dir`.
     fn free_space(&self, dir: &Path) -> io::Result<u64>;
 }
@@ -160,6 +166,19 @@ pub trait File: fmt::Debug + Send + Sync + 'static {
     /// Maps the whole file as it is now, shared, for reading and writing. Call [`File::allocate`] first: a
     /// store to a page without a block behind it is a SIGBUS when the disk is full.
     fn map_mut(&self) -> io::Result<MapMut>;
+
+    /// As [`File::write_at`], and leaves nothing in the page cache if the system can do that and the transfer is
+    /// aligned as a [`DirectBuffer`](crate::DirectBuffer) is; else it is just that. A fresh page of the cache costs many
+    /// times the copy into it; what nobody is going to read soon need not pay for one. Durable after
+    /// [`File::sync_data`], as every write.
+    fn write_past_cache(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_at(bytes, offset)
+    }
+
+    /// As [`File::read_at`], past the page cache, under the same conditions.
+    fn read_past_cache(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.read_at(buf, offset)
+    }
 
     /// Asks the system to begin writing a range out, so that a later sync has less to do. A hint: it
     /// promises nothing about durability, and does nothing where the system has no such call.

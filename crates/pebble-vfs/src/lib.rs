@@ -25,6 +25,7 @@
 #![deny(unsafe_code)]
 
 mod clock;
+mod direct;
 mod error;
 pub mod fault;
 mod fs;
@@ -37,6 +38,7 @@ pub mod sim;
 mod trace;
 
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use direct::{DIRECT_ALIGN, DirectBuffer};
 pub use error::{OpError, is_no_space, op_error, os_code};
 pub use fault::FaultFs;
 pub use fs::{Entry, File, Fs, Lock, LockKind, Open};

@@ -30,6 +30,8 @@ pub enum Advice {
     WillNeed,
     /// Often: back it by huge pages where the file system can.
     HugePage,
+    /// All of it, now: read what is not in memory, and return when it is.
+    Populate,
 }
 
 /// What keeps the memory of a map alive.
@@ -84,8 +86,10 @@ impl Region {
             Advice::WillNeed => raw.advise(memmap2::Advice::WillNeed),
             #[cfg(target_os = "linux")]
             Advice::HugePage => raw.advise(memmap2::Advice::HugePage),
+            #[cfg(target_os = "linux")]
+            Advice::Populate => raw.advise(memmap2::Advice::PopulateRead),
             #[cfg(not(target_os = "linux"))]
-            Advice::HugePage => Ok(()),
+            Advice::HugePage | Advice::Populate => Ok(()),
         }
     }
 }

@@ -8,8 +8,9 @@ use std::fs::{DirBuilder, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use crate::direct::is_aligned;
 use crate::error::Context;
 use crate::fs::{Entry, File, Fs, Lock, LockKind, Open, same_directory};
 use crate::map::{Map, MapMut};
@@ -55,7 +56,7 @@ impl Fs for OsFs {
         }
         let op = if mode == Open::CreateNew { "create" } else { "open" };
         let file = open_regular(path, &mut options).context(op, path)?;
-        Ok(Arc::new(OsFile { file, path: path.to_path_buf() }))
+        Ok(Arc::new(OsFile { file, path: path.to_path_buf(), direct: OnceLock::new() }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -122,6 +123,14 @@ impl Fs for OsFs {
         }
     }
 
+    #[cfg(target_os = "linux")]
+    fn spare_memory(&self) -> u64 {
+        let told = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let line = told.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        kib.unwrap_or(0).saturating_mul(1024)
+    }
+
     fn free_space(&self, dir: &Path) -> io::Result<u64> {
         sys::free_space(dir).context("free-space", dir)
     }
@@ -148,6 +157,33 @@ impl Lock for OsLock {}
 struct OsFile {
     file: std::fs::File,
     path: PathBuf,
+    /// The same file, opened past the page cache when that is first asked for; `None` where that cannot be.
+    direct: OnceLock<Option<std::fs::File>>,
+}
+
+impl OsFile {
+    /// What goes past the cache, if this transfer can.
+    fn direct(&self, bytes: &[u8], offset: u64) -> Option<&std::fs::File> {
+        let opened = is_aligned(bytes, offset).then(|| self.direct.get_or_init(|| self.open_direct()))?;
+        opened.as_ref()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn open_direct(&self) -> Option<std::fs::File> {
+        use std::os::unix::fs::MetadataExt;
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(libc::O_DIRECT | libc::O_NOFOLLOW | libc::O_CLOEXEC);
+        let opened =
+            options.write(true).open(&self.path).or_else(|_| options.write(false).open(&self.path)).ok()?;
+        // The name may be another file's by now.
+        let (one, other) = (opened.metadata().ok()?, self.file.metadata().ok()?);
+        (one.ino() == other.ino() && one.dev() == other.dev()).then_some(opened)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn open_direct(&self) -> Option<std::fs::File> {
+        None
+    }
 }
 
 impl File for OsFile {
@@ -195,6 +231,23 @@ impl File for OsFile {
             return Ok(MapMut::empty());
         }
         MapMut::of_file(&self.file).context("map-mut", &self.path)
+    }
+
+    fn write_past_cache(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        match self.direct(bytes, offset).map(|direct| uninterrupted(|| direct.write_at(bytes, offset))) {
+            Some(Ok(written)) if written == bytes.len() => Ok(()),
+            // A short one, or a device with rules of its own: what is wrong with it, the other way says too.
+            _ => self.write_at(bytes, offset),
+        }
+    }
+
+    fn read_past_cache(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        if let Some(direct) = self.direct(buf, offset)
+            && let Ok(read) = uninterrupted(|| direct.read_at(buf, offset))
+        {
+            return Ok(read);
+        }
+        self.read_at(buf, offset)
     }
 
     fn write_back(&self, offset: u64, len: u64) -> io::Result<()> {

@@ -7,6 +7,7 @@ mod concurrency;
 mod crash;
 mod damage;
 mod faults;
+mod heat;
 mod kill;
 mod large;
 mod limits;

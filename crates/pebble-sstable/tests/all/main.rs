@@ -11,4 +11,5 @@ mod hostile;
 mod model;
 mod ranges;
 mod roundtrip;
+mod stream;
 mod zstd;

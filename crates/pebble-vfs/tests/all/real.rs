@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use pebble_vfs::{Advice, Fs, LockKind, Open, OsFs, op_error, os_code};
+use pebble_vfs::{Advice, DIRECT_ALIGN, DirectBuffer, Fs, LockKind, Open, OsFs, op_error, os_code};
 
 fn mode(path: &Path) -> u32 {
     std::fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777
@@ -199,4 +199,46 @@ fn maps_share_memory_and_outlive_the_file() {
     drop((file, writable));
     assert_eq!((map.len(), map[0], map[4999]), (5000, 7, 9));
     std::thread::spawn(move || assert_eq!(map[4998], 7)).join().unwrap();
+}
+
+#[test]
+fn what_goes_past_the_cache_and_what_does_not_are_one_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    let file = OsFs.open(&path, Open::CreateNew).unwrap();
+    let mut chunk = DirectBuffer::new(3 * DIRECT_ALIGN);
+    for (at, byte) in chunk.bytes_mut().iter_mut().enumerate() {
+        *byte = (at % 251) as u8;
+    }
+    file.write_past_cache(chunk.bytes(), 0).unwrap();
+    // Neither of these is aligned, and each goes the ordinary way.
+    file.write_past_cache(&chunk.bytes()[..77], 3 * DIRECT_ALIGN as u64).unwrap();
+    file.write_past_cache(&chunk.bytes()[1..DIRECT_ALIGN + 1], 100).unwrap();
+    file.sync_data().unwrap();
+    let mut expected = chunk.bytes().to_vec();
+    expected.extend_from_slice(&chunk.bytes()[..77]);
+    expected[100..100 + DIRECT_ALIGN].copy_from_slice(&chunk.bytes()[1..DIRECT_ALIGN + 1]);
+
+    let mut whole = vec![0; expected.len()];
+    file.read_exact_at(&mut whole, 0).unwrap();
+    assert_eq!(whole, expected);
+    assert_eq!(*file.map().unwrap(), *expected);
+    let reader = OsFs.open(&path, Open::Read).unwrap();
+    let mut part = DirectBuffer::new(2 * DIRECT_ALIGN);
+    assert_eq!(reader.read_past_cache(part.bytes_mut(), DIRECT_ALIGN as u64).unwrap(), 2 * DIRECT_ALIGN);
+    assert_eq!(part.bytes(), &expected[DIRECT_ALIGN..3 * DIRECT_ALIGN]);
+    // Up to the end of the file, and not behind it.
+    assert_eq!(reader.read_past_cache(part.bytes_mut(), 3 * DIRECT_ALIGN as u64).unwrap(), 77);
+    assert_eq!(reader.read_past_cache(part.bytes_mut(), 4 * DIRECT_ALIGN as u64).unwrap(), 0);
+}
+
+#[test]
+fn a_file_under_another_name_is_not_taken_for_the_one_that_was_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let [path, other] = ["one", "other"].map(|name| dir.path().join(name));
+    let file = OsFs.open(&path, Open::CreateNew).unwrap();
+    OsFs.rename(&path, &other).unwrap();
+    let stranger = OsFs.open(&path, Open::CreateNew).unwrap();
+    file.write_past_cache(DirectBuffer::new(DIRECT_ALIGN).bytes(), 0).unwrap();
+    assert_eq!((file.len().unwrap(), stranger.len().unwrap()), (DIRECT_ALIGN as u64, 0));
 }
