@@ -33,6 +33,7 @@ mod fs;
 mod map;
 #[allow(unsafe_code, reason = "system calls that the standard library does not offer")]
 mod os;
+mod overlay;
 mod retry;
 pub mod sim;
 mod trace;
@@ -44,6 +45,7 @@ pub use fault::FaultFs;
 pub use fs::{Entry, File, Fs, Lock, LockKind, Open};
 pub use map::{Advice, Map, MapMut};
 pub use os::OsFs;
+pub use overlay::OverlayFs;
 pub use sim::SimFs;
 pub use trace::TraceFs;
 
