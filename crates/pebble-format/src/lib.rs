@@ -30,6 +30,7 @@ pub mod pinned;
 pub mod prefetch;
 pub mod record;
 pub mod region;
+pub mod single_byte;
 pub mod table;
 
 pub use batch::RecordBatch;
