@@ -51,11 +51,14 @@ mod dictionary;
 #[path = "no_dictionary.rs"]
 mod dictionary;
 mod estimate;
+mod facts;
 mod index;
 mod iter;
+mod mend;
 mod meta;
 mod options;
 mod ranges;
+mod remains;
 mod run;
 mod seek;
 mod sink;
@@ -68,13 +71,15 @@ mod writer;
 pub use cache::BlockCache;
 pub use cursor::TableCursor;
 pub use estimate::KeyBoundary;
+pub use facts::BlockFacts;
 pub use iter::TableIter;
 pub use options::{
     BLOCK_LEN_DEFAULT, Compression, PointIndex, TABLE_LEN_DEFAULT, TableInfo, TableOptions, TableReadOptions,
 };
+pub use remains::{LostBlock, Remains, RemainsCursor};
 pub use run::TableRun;
 pub use sink::FileSink;
 pub use stream::{OpenFile, StreamedRun};
-pub use table::{BlockFacts, Table};
+pub use table::Table;
 pub use verify::VerifyReport;
 pub use writer::TableWriter;

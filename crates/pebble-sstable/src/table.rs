@@ -60,25 +60,6 @@ pub struct Table {
     warmed: AtomicBool,
 }
 
-/// One data block, for tools.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BlockFacts {
-    /// Its number, from 0.
-    pub number: u32,
-    /// Where it starts in the file.
-    pub offset: u64,
-    /// Bytes in the file.
-    pub stored_len: u64,
-    /// Bytes uncompressed.
-    pub raw_len: u64,
-    /// Records.
-    pub count: u16,
-    /// How it is stored.
-    pub codec: Codec,
-    /// CRC-32C of what is stored.
-    pub crc: u32,
-}
-
 impl Table {
     /// Maps and opens the file at `path`, for programs that read a table on its own. Nobody may change or
     /// truncate the file while the table or anything read from it lives: see [`File::map`].
@@ -125,9 +106,20 @@ impl Table {
             .len()
             .and_then(|len| Meta::read(len, |offset, len| source.read(offset, len)))
             .map_err(|error| named(error, name))?;
+        Ok(Self::with_meta(source, map, name, options, meta))
+    }
+
+    /// A table with metadata that was read, and checked, before.
+    pub(crate) fn with_meta(
+        source: Source,
+        map: Option<Arc<Map>>,
+        name: &str,
+        options: TableReadOptions,
+        meta: Meta,
+    ) -> Arc<Self> {
         let by_offset = matches!(source, Source::Place(_)) && meta.index == IndexKind::Granule;
         let pages = if by_offset { (meta.info.data_len >> PAGE_SHIFT) + 1 } else { 0 };
-        Ok(Arc::new(Self {
+        Arc::new(Self {
             name: name.into(),
             cache: options.cache.map(|cache| {
                 let number = cache.register();
@@ -139,7 +131,7 @@ impl Table {
             meta,
             map,
             warmed: AtomicBool::new(false),
-        }))
+        })
     }
 
     /// The newest version at or after `lookup` of exactly its user key; a tombstone is such a version. `None`
@@ -349,6 +341,13 @@ impl Table {
         self.verify_block(bytes, &padded, number, place)
     }
 
+    /// A block as it is stored, with the zeros behind it, unchecked.
+    pub(crate) fn stored_block(&self, number: u32) -> Result<(BlockPlace, Pinned)> {
+        let place = self.meta.block(number).map_err(|corruption| self.corrupt(corruption))?;
+        let stored = self.source.read(place.offset, place.padded_len)?;
+        Ok((place, stored))
+    }
+
     /// Reads and checks a block as if nobody had before.
     pub(crate) fn recheck_block(&self, number: u32) -> Result<Block> {
         let place = self.meta.block(number).map_err(|corruption| self.corrupt(corruption))?;
@@ -509,22 +508,6 @@ impl Table {
         let bits = self.blocks_verified.memory() + self.pages_verified.memory();
         let ranges = if self.meta.range_deletes.is_empty() { 0 } else { self.meta.range_deletes.memory() };
         size_of::<Self>() + meta + bits + ranges + self.meta.dictionary.as_ref().map_or(0, Dictionary::memory)
-    }
-
-    /// The data blocks in order.
-    pub fn blocks(&self) -> impl Iterator<Item = BlockFacts> + '_ {
-        (0..self.meta.info.blocks).filter_map(|number| {
-            let place = self.meta.block(number).ok()?;
-            Some(BlockFacts {
-                number,
-                offset: place.offset,
-                stored_len: place.stored_len as u64,
-                raw_len: place.raw_len as u64,
-                count: place.count,
-                codec: place.codec,
-                crc: place.crc,
-            })
-        })
     }
 
     /// Blocks that were read since it was opened, other than by a [`StreamedRun`](crate::StreamedRun), of how many: a
