@@ -51,6 +51,7 @@ mod frame;
 mod group;
 mod options;
 mod recover;
+mod salvage;
 mod scan;
 mod segment;
 mod spare;
@@ -61,6 +62,7 @@ pub use durable::LogSync;
 pub use options::{LogIo, LogOptions};
 pub use pebble_format::log::LogPosition;
 pub use recover::{Frame, Recovered, Recovery, recover};
+pub use salvage::{FrameSpan, LostFrames, SegmentRemains, salvage};
 pub use writer::{Appended, LogWriter};
 
 /// Compiles and runs the example of the README.

@@ -33,6 +33,9 @@ pub enum Recovery {
     Strict,
     /// Take the whole prefix before the damage, and tell of it in [`Recovered::damage`].
     PointInTime,
+    /// Write nothing, pass over what is damaged, and serve the rest. [`recover`] refuses as if strict: what is left of
+    /// a damaged log is then for [`salvage`](crate::salvage()) to say.
+    SalvageReadOnly,
 }
 
 /// A log as it was found.
@@ -169,7 +172,7 @@ pub fn recover(
         replay.hopeless.take()
     };
     let damage = match damage {
-        Some(error) if mode == Recovery::Strict => return Err(error),
+        Some(error) if mode != Recovery::PointInTime => return Err(error),
         damage => damage,
     };
     let newest = replay.segments.back().map(Segment::number) == numbers.last().copied();
@@ -189,7 +192,7 @@ pub fn recover(
 }
 
 /// The numbers of all segments in the directory, ascending.
-fn segment_numbers(fs: &dyn Fs, dir: &Path) -> Result<Vec<u32>> {
+pub(crate) fn segment_numbers(fs: &dyn Fs, dir: &Path) -> Result<Vec<u32>> {
     let entries = fs.list(dir)?;
     let number = |entry: &pebble_vfs::Entry| match FileName::parse(entry.name.to_str()?)? {
         FileName::Log(number) if entry.is_file => u32::try_from(number).ok(),
@@ -336,7 +339,7 @@ impl Replay {
 }
 
 /// Whether a segment's header counts.
-fn check_header(header: &SegmentHeader, number: u32, uuid: &[u8; 16]) -> Result<()> {
+pub(crate) fn check_header(header: &SegmentHeader, number: u32, uuid: &[u8; 16]) -> Result<()> {
     let wrong = |what, offset: u64, expected: u64, got: u64| -> Result<()> {
         Err(Corruption::new(what, offset, expected, got).into())
     };
