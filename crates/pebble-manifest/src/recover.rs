@@ -83,7 +83,7 @@ fn check_fresh(fs: &dyn Fs, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn read(fs: &dyn Fs, dir: &Path, name: &str) -> Result<Vec<u8>> {
+pub(crate) fn read(fs: &dyn Fs, dir: &Path, name: &str) -> Result<Vec<u8>> {
     let file = match fs.open(&dir.join(name), Open::Read) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -135,7 +135,7 @@ fn replay(bytes: &[u8], number: u64) -> Result<Replayed> {
     Ok(Replayed { header, state, snapshot_end, end: offset as u64 })
 }
 
-fn read_header(bytes: &[u8], number: u64) -> Result<ManifestHeader> {
+pub(crate) fn read_header(bytes: &[u8], number: u64) -> Result<ManifestHeader> {
     let Ok((header, _)) = ManifestHeader::read_from_prefix(bytes) else {
         return Err(Corruption::new("header", 0, MANIFEST_HEADER_LEN as u64, bytes.len() as u64).into());
     };
@@ -171,7 +171,7 @@ fn frame_header_at(bytes: &[u8], seed: u32, offset: usize) -> Option<(EditHeader
 }
 
 /// The fields of the frame at `offset`, if it is whole.
-fn frame_at(bytes: &[u8], seed: u32, offset: usize) -> Option<&[u8]> {
+pub(crate) fn frame_at(bytes: &[u8], seed: u32, offset: usize) -> Option<&[u8]> {
     let (header, payload) = frame_header_at(bytes, seed, offset)?;
     (header.payload_crc.get() == crc32c(seed, payload)).then_some(payload)
 }
@@ -181,7 +181,11 @@ fn frame_at(bytes: &[u8], seed: u32, offset: usize) -> Option<&[u8]> {
 ///
 /// Any aligned place may hold one, since the length of a damaged frame is not to be trusted. Bytes that were made to
 /// hold header after header, each with a long payload, are refused once that would take more than linear time.
-fn valid_frame_behind(bytes: &[u8], seed: u32, offset: usize) -> Result<Option<usize>, Corruption> {
+pub(crate) fn valid_frame_behind(
+    bytes: &[u8],
+    seed: u32,
+    offset: usize,
+) -> Result<Option<usize>, Corruption> {
     let mut budget = bytes.len().saturating_mul(2);
     for at in (offset..bytes.len()).step_by(MANIFEST_ALIGN).skip(1) {
         let Some((_, payload)) = frame_header_at(bytes, seed, at) else { continue };
