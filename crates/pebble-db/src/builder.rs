@@ -56,9 +56,23 @@ impl Builder {
         self
     }
 
-    /// What to do with a log that is damaged where it was known durable: refuse to open.
+    /// What to do about damage that an open meets: refuse it.
+    ///
+    /// - [`Recovery::PointInTime`] takes, of a log that is damaged where it was known durable, all before the damage.
+    /// - [`Recovery::SalvageReadOnly`] opens any damaged database as [`Builder::read_only`] does, changes nothing, and
+    ///   serves every key that the damage does not touch. It reads everything first, and
+    ///   [`RecoveryReport::skipped`](crate::RecoveryReport::skipped) tells what it had to pass over. Of a key whose
+    ///   newest version may have been in that, no older one is shown: a read of it gives
+    ///   [`Error::Corruption`](crate::Error::Corruption) or [`Error::MissingFile`](crate::Error::MissingFile), and a
+    ///   scan leaves it out. What is left is no prefix of the commits.
     pub fn recovery(mut self, recovery: Recovery) -> Self {
         self.options.recovery = recovery;
+        self
+    }
+
+    /// Whether to open for reading: see [`Db::open_read_only`]. No.
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.options.read_only = read_only;
         self
     }
 

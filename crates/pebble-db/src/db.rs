@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pebble_engine::{
-    CompactProgress, DEFAULT_KEYSPACE, Engine, Error, KeyspaceId, RecoveryReport, Result, Stats, VerifyReport,
+    CompactProgress, DEFAULT_KEYSPACE, Engine, Error, Health, KeyspaceId, RecoveryReport, Result, Stats,
+    Verification, VerifyProgress, VerifyReport,
 };
 
 use crate::batch::{WriteBatch, WriteOptions};
@@ -32,6 +33,31 @@ impl Db {
     /// is damaged (nothing is changed then), [`Error::UnsupportedVersion`] when a newer build wrote it.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::builder(path).open()
+    }
+
+    /// Opens the database in the directory `path` for reading, with every option at its default. Any number of
+    /// processes may do so at a time, while none has it open for writing; every write gives [`Error::ReadOnly`].
+    ///
+    /// No file is made or changed, and the directory need not be writable: what the log holds is read into memory.
+    ///
+    /// ```
+    /// # fn main() -> pebble_db::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path();
+    /// # use pebble_db::{Db, Error};
+    /// # let db = Db::open(path)?;
+    /// # db.put("stone", "granite")?;
+    /// # db.close()?;
+    /// let db = Db::open_read_only(path)?;
+    /// assert_eq!(db.get("stone")?.as_deref(), Some(&b"granite"[..]));
+    /// assert!(matches!(db.put("stone", "sand"), Err(Error::ReadOnly { .. })));
+    /// # db.close()
+    /// # }
+    /// ```
+    ///
+    /// Errors: as [`Db::open`]; [`Error::NotADatabase`] where there is none.
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder(path).read_only(true).open()
     }
 
     /// Options first, then [`Builder::open`].
@@ -240,12 +266,58 @@ impl Db {
         self.engine.verify()
     }
 
+    /// Reads and checks every byte of tables, log and manifest, and says all that is wrong, not only the first of it.
+    /// `watch` is told how far it is, and may end it. Reads and writes go on meanwhile, but for flushes and installs
+    /// while log and manifest are read. Cost: a full scan.
+    ///
+    /// ```
+    /// # fn main() -> pebble_db::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = pebble_db::Db::open(dir.path())?;
+    /// use std::ops::ControlFlow;
+    ///
+    /// let found = db.verify_with(|progress| {
+    ///     eprintln!("{} of {} bytes", progress.done_bytes, progress.total_bytes);
+    ///     ControlFlow::Continue(())
+    /// })?;
+    /// assert!(found.is_complete && found.damage.is_empty());
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn verify_with(
+        &self,
+        mut watch: impl FnMut(VerifyProgress) -> ControlFlow<()>,
+    ) -> Result<Verification> {
+        self.engine.verify_with(&mut watch)
+    }
+
+    /// Whether the database takes writes, and which damage and read errors calls and background merges have met since
+    /// it was opened.
+    ///
+    /// A merge that meets damage keeps its inputs and is not tried again: the damaged table is set aside until the next
+    /// open.
+    ///
+    /// ```
+    /// # fn main() -> pebble_db::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = pebble_db::Db::open(dir.path())?;
+    /// use pebble_db::HealthState;
+    ///
+    /// let health = db.health();
+    /// assert!(matches!(health.state, HealthState::Healthy) && health.errors.is_empty());
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn health(&self) -> Health {
+        self.engine.health()
+    }
+
     /// What stopped writing until the next open, if anything did. Reads go on in that state.
     pub fn stopped(&self) -> Option<Arc<Error>> {
         self.engine.stopped()
     }
 
-    /// What the open found: records replayed, bytes dropped.
+    /// What the open found: records replayed, bytes dropped, and what a salvage passed over.
     pub fn recovery(&self) -> RecoveryReport {
         self.engine.recovery().clone()
     }

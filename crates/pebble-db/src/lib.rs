@@ -30,7 +30,10 @@
 //!
 //! # Before you start
 //!
-//! - One process at a time opens a database for writing; a second open fails with [`Error::Locked`].
+//! - One process at a time opens a database for writing; a second open fails with [`Error::Locked`]. Any number open
+//!   it for reading ([`Db::open_read_only`]) while none writes.
+//! - A damaged database is refused. [`inspect`] says what is wrong with it, [`Recovery::SalvageReadOnly`] serves what is
+//!   left, and [`repair`] makes a whole one of that, in another directory.
 //! - Keys have up to 65,535 bytes, values up to 1 GiB, batches up to 2 GiB. Empty keys and values are valid. Keys
 //!   are ordered bytewise; there is no custom comparator.
 //! - A [`Value`] is a slice in place. It keeps the log segment or the table it lies in alive (not in memory, but on
@@ -50,6 +53,7 @@ mod db;
 mod iter;
 mod keyspace;
 mod range;
+mod repair;
 mod snapshot;
 mod value;
 
@@ -59,10 +63,12 @@ pub use db::Db;
 pub use iter::Iter;
 pub use keyspace::Keyspace;
 pub use pebble_engine::{
-    CompactProgress, Components, Compression, Corruption, Durability, Error, Executor, LevelStats, LogIo,
-    PointIndex, Policy as CompactionPolicy, ReadMode, Recovery, RecoveryReport, Result, SizeEstimate,
-    StallReason, StallStats, Stats, VerifyReport, limits,
+    CompactProgress, Components, Compression, Corruption, Damage, Durability, Error, Executor, Extent, Fate,
+    Health, HealthEntry, HealthState, LevelStats, LogIo, PointIndex, Policy as CompactionPolicy, ReadMode,
+    Recovery, RecoveryReport, RepairOptions, RepairReport, Result, SizeEstimate, StallReason, StallStats,
+    Stats, Verification, VerifyProgress, VerifyReport, limits,
 };
 pub use range::KeyRange;
+pub use repair::{inspect, inspect_with, repair, repair_with};
 pub use snapshot::Snapshot;
 pub use value::{Key, Value};

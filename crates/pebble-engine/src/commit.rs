@@ -156,6 +156,7 @@ impl Core {
 
         let appended =
             committer.log.append(len, count, |to| write.encode(to, first)).map_err(|e| self.log_failed(e))?;
+        self.status.log_goes_on();
         committer.next_seqno = Seqno(last.0 + 1);
         let indexed = committer.index(appended.offset, count, appended.new_segment);
         if let Err(error) = indexed {
@@ -290,8 +291,10 @@ impl Core {
     /// What a failed append means: no space passes, everything else stops writing.
     fn log_failed(&self, error: pebble_format::Error) -> Error {
         let error = Error::from(error);
-        if !matches!(error, Error::NoSpace(_) | Error::InvalidArgument(_)) {
-            self.status.stop(&error);
+        match &error {
+            Error::NoSpace(_) => self.status.set_log_blocked(error.clone()),
+            Error::InvalidArgument(_) => {}
+            _ => self.status.stop(&error),
         }
         error
     }

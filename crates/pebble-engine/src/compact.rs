@@ -85,7 +85,7 @@ impl Core {
         self.work.wake_compaction();
         let only_idle = matches!(running.plan, Plan::Merge { reason: Reason::Idle, .. });
         let stop = || self.work.is_stopping() || only_idle && self.visible.get() != written;
-        match self.carry_out(running, &stop) {
+        match self.carry_out_noted(running, &stop) {
             // Given up because writes came: what it was for can wait.
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::Interrupted && only_idle => {
                 Ok(Step::GivenUp)
@@ -116,6 +116,7 @@ impl Core {
     ) -> Result<()> {
         let upto = self.flush_all()?;
         let mut progress = CompactProgress { done_bytes: 0, left_bytes: 0 };
+        let mut in_vain = 0;
         loop {
             let mut waits = false;
             let next = self.next_merge(|tree, busy| {
@@ -138,12 +139,19 @@ impl Core {
                 return Ok(());
             }
             match next {
-                None => _ = self.merges.wait_for_one(),
+                None if self.merges.wait_for_one() => in_vain = 0,
+                // Nothing runs that could free the tables it waits for, or what did has just ended.
+                None => {
+                    in_vain += 1;
+                    if let Some(damage) = self.merges.first_set_aside().filter(|_| in_vain > 1) {
+                        return Err(damage);
+                    }
+                }
                 Some(running) => {
                     let bytes = running.len_bytes();
                     let watch = Mutex::new(&mut *watch);
                     let stop = || self.work.is_stopping() || lock(&watch)(progress).is_break();
-                    match self.carry_out(running, &stop) {
+                    match self.carry_out_noted(running, &stop) {
                         Err(Error::Io(error))
                             if error.kind() == io::ErrorKind::Interrupted && !self.work.is_stopping() =>
                         {
@@ -161,6 +169,17 @@ impl Core {
     pub(crate) fn hints(&self) -> Hints<'static> {
         let newest = self.visible.get();
         Hints { newest, oldest_reader: self.snapshots.oldest().unwrap_or(newest), ..Hints::default() }
+    }
+
+    /// As [`Core::carry_out`]; damage that it meets is noted, and the table it lies in set aside.
+    fn carry_out_noted(&self, running: Running<'_>, stop: &(dyn Fn() -> bool + Sync)) -> Result<()> {
+        self.carry_out(running, stop).inspect_err(|error| {
+            let given_up = matches!(error, Error::Io(cause) if cause.kind() == io::ErrorKind::Interrupted);
+            if !given_up {
+                self.met.note(error);
+            }
+            self.merges.set_table_aside(error);
+        })
     }
 
     /// Carries out a plan. `stop` is asked now and then whether to give up, with an error of kind `Interrupted`.

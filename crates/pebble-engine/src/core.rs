@@ -14,12 +14,13 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};
 
-use pebble_sstable::VerifyReport;
 use pebble_vfs::{Clock, Fs, Lock};
 use pebble_wal::LogSync;
 
 use crate::commit::Committer;
+use crate::doubt::Doubts;
 use crate::error::Result;
+use crate::health::Met;
 use crate::install::Manifest;
 use crate::keyspaces::Keyspaces;
 use crate::merges::Merges;
@@ -62,9 +63,12 @@ pub(crate) struct Core {
     pub(crate) keyspaces: Keyspaces,
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) status: Status,
+    pub(crate) met: Met,
     pub(crate) counters: Counters,
     pub(crate) work: Work,
     pub(crate) recovery: RecoveryReport,
+    /// What a salvaged database cannot vouch for.
+    pub(crate) doubts: Option<Doubts>,
     /// The directory's lock, until the database is closed.
     pub(crate) lock: Mutex<Option<Box<dyn Lock>>>,
 }
@@ -77,14 +81,6 @@ impl Core {
             committer.log.end()
         };
         self.wait_durable(end)
-    }
-
-    /// Reads every byte of every table and checks it. Cost: a scan of the whole database, without its cache.
-    pub(crate) fn verify(&self) -> Result<Vec<VerifyReport>> {
-        self.status.check_open()?;
-        let tree = Arc::clone(&self.state.load().tree);
-        let tables = tree.runs.iter().flat_map(|run| run.iter());
-        Ok(tables.map(|table| table.verify()).collect::<pebble_format::Result<_>>()?)
     }
 
     pub(crate) fn stats(&self) -> Stats {

@@ -15,12 +15,15 @@ use crate::compact::{CompactProgress, Step};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::estimate::SizeEstimate;
+use crate::health::Health;
 use crate::iter::{Bounds, Iter};
 use crate::options::{Components, Durability, Executor, Options};
 use crate::recover::RecoveryReport;
 use crate::snapshots::SnapshotGuard;
 use crate::stats::Stats;
+use crate::survey::VerifyProgress;
 use crate::sync::lock;
+use crate::verify::Verification;
 use crate::{open, work};
 
 /// Bytes of log that a clean close leaves to the next open instead of writing a table: replaying them takes a few
@@ -178,9 +181,23 @@ impl Engine {
         self.core.estimate(keyspace, &sane(bounds))
     }
 
-    /// Reads and checks every table; a report for each.
+    /// Reads and checks every table; a report for each. Errors: the first damage.
     pub fn verify(&self) -> Result<Vec<VerifyReport>> {
-        self.core.verify()
+        self.core.verify_tables()
+    }
+
+    /// Reads and checks every byte of tables, log and manifest, and says all that is wrong. `watch` is told how far it
+    /// is, and may end it.
+    pub fn verify_with(
+        &self,
+        watch: &mut dyn FnMut(VerifyProgress) -> ControlFlow<()>,
+    ) -> Result<Verification> {
+        self.core.verify_with(watch)
+    }
+
+    /// Whether it takes writes, and what could not be read so far.
+    pub fn health(&self) -> Health {
+        self.core.health()
     }
 
     /// Figures, now.
@@ -230,6 +247,11 @@ impl LastWill {
         for thread in threads.drain(..) {
             // A panic in it was caught and has stopped writing already.
             drop(thread.join());
+        }
+        if core.options.read_only {
+            core.status.close();
+            drop(lock(&core.lock).take());
+            return Ok(());
         }
         // A merge that a user's thread runs is told to stop too, and waited for here.
         core.merges.close();

@@ -29,8 +29,11 @@ impl Core {
         check_lengths(key, b"")?;
         let state = self.state.load();
         let seqno = at.unwrap_or_else(|| self.visible.get());
-        let found = state.find(InternalKey::lookup(keyspace, key, seqno))?;
-        Ok(found.filter(|found| !found.record().is_tombstone()).map(PinnedRecord::into_value))
+        let found = state.find(InternalKey::lookup(keyspace, key, seqno)).map_err(|error| self.met(error))?;
+        match (found.filter(|found| !found.record().is_tombstone()), &self.doubts) {
+            (None, Some(doubts)) => doubts.check(keyspace, key).map(|()| None),
+            (found, _) => Ok(found.map(PinnedRecord::into_value)),
+        }
     }
 }
 

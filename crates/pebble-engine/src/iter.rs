@@ -369,7 +369,7 @@ impl Iter {
                 Ok(false)
             }
             Err(error) => {
-                let error = Error::from(error);
+                let error = self.met(error);
                 self.phase = Phase::Failed(error.clone());
                 Err(error)
             }
@@ -457,7 +457,17 @@ impl Iter {
         }
         let moved = self.seek_end(side, key);
         self.report_hole(side);
-        self.phase = moved.map_or_else(|error| Phase::Failed(error.into()), |()| Phase::Open);
+        self.phase = moved.map_or_else(|error| Phase::Failed(self.met(error)), |()| Phase::Open);
+    }
+
+    /// Takes in an error on its way to the caller.
+    #[cold]
+    fn met(&self, error: pebble_format::Error) -> Error {
+        let error = Error::from(error);
+        if let Some(core) = self.core.upgrade() {
+            core.met.note(&error);
+        }
+        error
     }
 
     fn seek_end(&mut self, side: Side, key: &[u8]) -> pebble_format::Result<()> {

@@ -10,10 +10,12 @@
 //!
 //! Threading: any number of workers. The lock is held while a plan is made, never while a merge runs.
 
-use std::collections::HashSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use pebble_compaction::{Busy, Plan};
+use pebble_format::FileName;
 
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -32,6 +34,8 @@ pub(crate) struct Merges {
 struct State {
     busy: Busy,
     running: usize,
+    /// Tables in which a merge met damage, and what it met: no merge takes them again.
+    set_aside: BTreeMap<u64, Error>,
     /// No further one begins.
     closed: bool,
 }
@@ -55,7 +59,7 @@ impl Core {
         }
         self.status.check_writable()?;
         let tree = Arc::clone(&self.state.load().tree);
-        let Some(plan) = choose(&tree, &state.busy) else { return Ok(None) };
+        let Some(plan) = choose(&tree, &state.taken()) else { return Ok(None) };
         state.busy.insert(&plan);
         state.running += 1;
         Ok(Some(Running { merges: &self.merges, plan, tree }))
@@ -65,7 +69,30 @@ impl Core {
 impl Merges {
     /// Runs `change` while no merge begins or ends. It may take the locks of an install.
     pub(crate) fn with_busy<T>(&self, change: impl FnOnce(&Busy) -> T) -> T {
-        change(&lock(&self.state).busy)
+        change(&lock(&self.state).taken())
+    }
+
+    /// Keeps merges off the table that an error of one names, so that what is damaged is not read again and again.
+    /// Says whether it names one.
+    pub(crate) fn set_table_aside(&self, error: &Error) -> bool {
+        let file = match error {
+            Error::Corruption(found) => &found.file,
+            Error::MissingFile { file } => file,
+            _ => return false,
+        };
+        let Some(FileName::Table(number)) = FileName::parse(file) else { return false };
+        lock(&self.state).set_aside.insert(number, error.clone());
+        true
+    }
+
+    /// The numbers of the tables that are set aside.
+    pub(crate) fn set_aside(&self) -> Vec<u64> {
+        lock(&self.state).set_aside.keys().copied().collect()
+    }
+
+    /// What was met in the first table that is set aside.
+    pub(crate) fn first_set_aside(&self) -> Option<Error> {
+        lock(&self.state).set_aside.values().next().cloned()
     }
 
     /// How many run now.
@@ -94,6 +121,18 @@ impl Merges {
 
     fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         self.ended.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The tables that no further merge may take.
+    fn taken(&self) -> Cow<'_, Busy> {
+        if self.set_aside.is_empty() {
+            return Cow::Borrowed(&self.busy);
+        }
+        let mut taken = self.busy.clone();
+        taken.insert(&Plan::Move { tables: self.set_aside.keys().copied().collect(), to: 0 });
+        Cow::Owned(taken)
     }
 }
 

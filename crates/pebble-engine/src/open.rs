@@ -10,15 +10,20 @@ use pebble_format::log::LogPosition;
 use pebble_format::{FileName, Seqno};
 use pebble_manifest::{Edit, ManifestLog, ManifestState};
 use pebble_vfs::{Fs, Lock, LockKind};
+use pebble_wal::Recovery;
 
 use crate::commit::SEGMENTS_MAX;
 use crate::core::Core;
+use crate::damage::Damage;
+use crate::doubt::Doubts;
 use crate::error::{Error, Result};
+use crate::health::Met;
 use crate::install::{InstallError, Manifest};
 use crate::keyspaces::Keyspaces;
 use crate::merges::Merges;
 use crate::options::{Components, Options};
 use crate::pace::Pace;
+use crate::read_only;
 use crate::recover::{self, LogPlace, Order, RecoveryReport, Replayed};
 use crate::snapshots::Snapshots;
 use crate::state::{ReadState, State, Tree, Visible};
@@ -34,8 +39,22 @@ const FIRST_FILE: u64 = 1;
 /// Opens the database in `dir`, or makes one there.
 pub(crate) fn open(dir: &Path, options: Options, components: Components) -> Result<Core> {
     options.check()?;
+    if options.read_only || options.recovery == Recovery::SalvageReadOnly {
+        return read_only::open(dir, options, components);
+    }
+    let lock = take_directory(&components.fs, dir, &options)?;
+    open_locked(dir, options, components, Some(lock), Salvage::default())
+}
+
+/// Opens the database in a directory that is locked, or that nobody can change.
+pub(crate) fn open_locked(
+    dir: &Path,
+    options: Options,
+    components: Components,
+    lock: Option<Box<dyn Lock>>,
+    salvage: Salvage,
+) -> Result<Core> {
     let fs = &components.fs;
-    let lock = take_directory(fs, dir, &options)?;
     let (mut manifest, dropped_manifest_bytes) = open_manifest(fs, dir, &options)?;
 
     let is_new = !manifest.is_inherited();
@@ -62,7 +81,8 @@ pub(crate) fn open(dir: &Path, options: Options, components: Components) -> Resu
     // A seal that the manifest does not know of was perhaps never synced.
     let known = recovered.end == manifest.state().log_floor && recovered.damage.is_none();
     let sealed = recovered.sealed && known && dropped_manifest_bytes == 0;
-    let (replayed, tree) = if sealed && recovered.segments().count() < SEGMENTS_MAX {
+    // Who only reads has a file system of his own, in memory, and what is in the log goes into tables there.
+    let (replayed, tree) = if sealed && !options.read_only && recovered.segments().count() < SEGMENTS_MAX {
         // What was read back, the name of this manifest included, may not be on the device: a new one is.
         let mut nothing = Edit::default();
         let next = manifest.preview(&mut nothing, &tables)?;
@@ -91,11 +111,12 @@ pub(crate) fn open(dir: &Path, options: Options, components: Components) -> Resu
     };
     let orphans = recover::remove_orphans(fs, dir, manifest.state(), manifest.number())?;
     let report = RecoveryReport {
-        clean: sealed || is_new,
-        replayed: replayed.records,
-        dropped_bytes,
+        clean: (sealed || is_new) && salvage.skipped.is_empty(),
+        replayed: replayed.records + salvage.replayed,
+        dropped_bytes: dropped_bytes + salvage.dropped_bytes,
         last_seqno: replayed.last_seqno.0,
         orphans,
+        skipped: salvage.skipped,
     };
     tracing::info!(?report, "opened");
     Ok(assemble(Parts {
@@ -108,23 +129,34 @@ pub(crate) fn open(dir: &Path, options: Options, components: Components) -> Resu
         tree,
         replayed,
         report,
+        doubts: salvage.doubts,
     }))
+}
+
+/// What came before an open for salvage.
+#[derive(Default)]
+pub(crate) struct Salvage {
+    pub(crate) doubts: Option<Doubts>,
+    pub(crate) skipped: Vec<Damage>,
+    pub(crate) replayed: u64,
+    pub(crate) dropped_bytes: u64,
 }
 
 struct Parts {
     dir: PathBuf,
     options: Options,
     components: Components,
-    lock: Box<dyn Lock>,
+    lock: Option<Box<dyn Lock>>,
     manifest: Manifest,
     tables: Tables,
     tree: Tree,
     replayed: Replayed,
     report: RecoveryReport,
+    doubts: Option<Doubts>,
 }
 
 fn assemble(parts: Parts) -> Core {
-    let Parts { dir, options, components, lock, manifest, tables, tree, replayed, report } = parts;
+    let Parts { dir, options, components, lock, manifest, tables, tree, replayed, report, doubts } = parts;
     let (committer, work) = (replayed.committer, Work::new());
     let names = manifest.state().keyspaces.iter().map(|(id, name)| (name.clone(), *id)).collect::<Vec<_>>();
     Core {
@@ -151,10 +183,12 @@ fn assemble(parts: Parts) -> Core {
         keyspaces: Keyspaces::new(names),
         snapshots: Arc::new(Snapshots::default()),
         status: Status::default(),
+        met: Met::default(),
         counters: Counters::default(),
         work,
         recovery: report,
-        lock: Mutex::new(Some(lock)),
+        doubts,
+        lock: Mutex::new(lock),
         options,
     }
 }
@@ -183,7 +217,7 @@ fn take_directory(fs: &Arc<dyn Fs>, dir: &Path, options: &Options) -> Result<Box
 }
 
 /// Whether there is a database, whole or not. Errors: as [`pebble_manifest::recover`], where it has lost its `CURRENT`.
-fn holds_database(fs: &Arc<dyn Fs>, dir: &Path) -> Result<bool> {
+pub(crate) fn holds_database(fs: &Arc<dyn Fs>, dir: &Path) -> Result<bool> {
     if fs.metadata(dir)?.is_none() {
         return Ok(false);
     }

@@ -55,6 +55,8 @@ pub struct Options {
     pub log_io: LogIo,
     /// What to do with a log that is damaged below what was known durable. Refuse.
     pub recovery: Recovery,
+    /// Whether the database is only read, and nothing at all is written to its directory. False.
+    pub read_only: bool,
     /// How often buffered commits are synced in the background; `None` for never. One second.
     pub sync_interval: Option<Duration>,
     /// How tables are read. Mapped.
@@ -85,6 +87,7 @@ impl Default for Options {
             create_if_missing: true,
             log_io: LogIo::Map,
             recovery: Recovery::Strict,
+            read_only: false,
             sync_interval: Some(Duration::from_secs(1)),
             read_mode: ReadMode::Map,
             point_index: PointIndex::Location,

@@ -32,6 +32,7 @@ use pebble_vfs::Fs;
 use pebble_wal::{Frame, LogOptions, LogWriter, Recovered};
 
 use crate::commit::{Committer, SEGMENTS_MAX};
+use crate::damage::Damage;
 use crate::error::Result;
 use crate::flush::new_run;
 use crate::options::{MemtableLen, Options, RANGE_DELETES_MAX};
@@ -50,8 +51,10 @@ pub struct RecoveryReport {
     pub dropped_bytes: u64,
     /// The last sequence number recovered.
     pub last_seqno: u64,
-    /// Files that nothing referred to, removed.
+    /// Files that nothing referred to, removed; left where they are by whoever only reads.
     pub orphans: u64,
+    /// What [`Recovery::SalvageReadOnly`](pebble_wal::Recovery) passed over.
+    pub skipped: Vec<Damage>,
 }
 
 /// The outcome of steps 3 and 4.

@@ -13,6 +13,8 @@ use crate::sync::lock;
 pub(crate) struct Status {
     /// Set with `stopped` or `closed`, so that the commit path pays one relaxed load.
     refuses: AtomicBool,
+    /// Set while the log's last append found no space.
+    log_blocked: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -21,6 +23,8 @@ struct Inner {
     stopped: Option<Arc<Error>>,
     /// Why flushes do not get on; writers that would wait for one get it instead.
     flush_blocked: Option<Error>,
+    /// Why the log's last append found no space; kept when that has passed.
+    log_blocked: Option<Error>,
     closed: bool,
 }
 
@@ -58,6 +62,13 @@ impl Status {
         self.refuses.store(true, Ordering::Release);
     }
 
+    /// Takes no writes from the start.
+    pub(crate) fn open_to_read(&self) {
+        let cause = Error::invalid("the database was opened for reading only");
+        lock(&self.inner).stopped = Some(Arc::new(cause));
+        self.refuses.store(true, Ordering::Release);
+    }
+
     /// Refuses every further call.
     pub(crate) fn close(&self) {
         lock(&self.inner).closed = true;
@@ -72,6 +83,27 @@ impl Status {
     /// Why flushes do not get on.
     pub(crate) fn flush_blocked(&self) -> Option<Error> {
         lock(&self.inner).flush_blocked.clone()
+    }
+
+    /// The log's last append found no space.
+    pub(crate) fn set_log_blocked(&self, cause: Error) {
+        lock(&self.inner).log_blocked = Some(cause);
+        self.log_blocked.store(true, Ordering::Release);
+    }
+
+    /// An append went well.
+    #[inline]
+    pub(crate) fn log_goes_on(&self) {
+        if self.log_blocked.load(Ordering::Relaxed) {
+            self.log_blocked.store(false, Ordering::Release);
+        }
+    }
+
+    /// The full disk that holds writes up, if one does.
+    pub(crate) fn no_space(&self) -> Option<Error> {
+        let inner = lock(&self.inner);
+        let log = inner.log_blocked.clone().filter(|_| self.log_blocked.load(Ordering::Acquire));
+        log.or_else(|| inner.flush_blocked.clone().filter(|error| matches!(error, Error::NoSpace(_))))
     }
 
     /// What stopped writing for good, if anything did.

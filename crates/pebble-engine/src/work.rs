@@ -193,7 +193,7 @@ impl Core {
             return Ok(Step::Nothing);
         }
         match self.compact_planned(idle) {
-            // What is damaged stays so: the inputs are left alone until the next flush asks again.
+            // What is damaged stays so: its table is set aside, and what else is due comes when the bell rings next.
             Err(error) if error.is_corruption() => {
                 tracing::error!(%error, "merge given up; its inputs stay");
                 Ok(Step::Nothing)
