@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use pebble_db::{Db, Keyspace, LogIo, ReadMode, WriteOptions};
+use pebble_db::{Builder, Db, Keyspace, LogIo, ReadMode, WriteOptions};
 
 use crate::failure::{Failure, Result, note};
 use crate::human;
@@ -72,6 +72,10 @@ pub enum Missing {
 impl Tuning {
     /// Opens the database in `path`.
     pub fn open(&self, path: &Path, missing: Missing) -> Result<Db> {
+        Ok(self.builder(path, missing).open()?)
+    }
+
+    fn builder(&self, path: &Path, missing: Missing) -> Builder {
         let mut builder = Db::builder(path).create_if_missing(missing == Missing::Create);
         if let Some(bytes) = self.memory_budget {
             builder = builder.memory_budget(bytes);
@@ -88,7 +92,7 @@ impl Tuning {
                 Logs::Write => LogIo::Write,
             });
         }
-        Ok(builder.open()?)
+        builder
     }
 }
 
@@ -122,6 +126,16 @@ impl Place {
         let closed = db.close();
         let done = done?;
         closed?;
+        Ok(done)
+    }
+}
+
+impl Place {
+    /// Opens for reading only, works, closes.
+    pub fn read<T>(&self, work: impl FnOnce(&Db) -> Result<T>) -> Result<T> {
+        let db = self.tuning.builder(&self.db, Missing::Refuse).read_only(true).open()?;
+        let done = work(&db)?;
+        db.close()?;
         Ok(done)
     }
 }

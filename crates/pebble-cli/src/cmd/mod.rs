@@ -8,6 +8,7 @@ pub mod export;
 pub mod get;
 pub mod import;
 pub mod put;
+pub mod repair;
 pub mod scan;
 pub mod simulate;
 pub mod stats;

@@ -1,24 +1,28 @@
-//! `pebble verify`: every byte of every table, and every record of every keyspace.
+//! `pebble verify`: every byte of tables, log and manifest, and every record of every keyspace. Writes nothing.
+
+use std::ops::ControlFlow;
 
 use clap::Args;
-use pebble_db::{Db, Keyspace, VerifyReport};
+use pebble_db::{Components, Damage, Db, Keyspace, Verification, VerifyReport, inspect_with};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
 use crate::human;
 use crate::output::Output;
-use crate::place::{Missing, Place};
+use crate::place::Place;
 use crate::progress::{Progress, Unit};
 
 /// Read and check everything; exit with 3 if something is damaged or missing
 ///
-/// Tables are checked block by block with their indexes, bounds and counts; then every keyspace is walked in both
-/// directions, through the log as well, and must be in order and the same both ways.
+/// Tables are checked block by block with their indexes, bounds and counts, and the log and the manifest frame by frame;
+/// all that is damaged is printed, one line each. If nothing is, every keyspace is walked in both directions, through
+/// the log as well, and must be in order and the same both ways. The database is opened for reading only: nothing in its
+/// directory is changed.
 #[derive(Args)]
 pub struct Verify {
     #[command(flatten)]
     place: Place,
-    /// Print an object: {"ok":true,"tables":[..],"keyspaces":[..]}, or {"ok":false,"error":".."}
+    /// Print an object: {"ok":true,"tables":[..],"keyspaces":[..]}, or {"ok":false,"error":"..","damage":[..]}
     #[arg(long)]
     json: bool,
 }
@@ -34,6 +38,23 @@ struct Answer {
 struct Damaged {
     ok: bool,
     error: String,
+    damage: Vec<Part>,
+}
+
+/// A damaged part of a file.
+#[derive(Serialize)]
+pub struct Part {
+    file: String,
+    from: u64,
+    to: u64,
+    reason: String,
+}
+
+impl From<&Damage> for Part {
+    fn from(damage: &Damage) -> Self {
+        let Damage { file, from, to, reason, .. } = damage;
+        Self { file: file.to_string(), from: *from, to: *to, reason: reason.to_string() }
+    }
 }
 
 #[derive(Serialize)]
@@ -53,13 +74,23 @@ struct Walked {
 
 impl Verify {
     pub fn run(&self) -> Result<()> {
-        let found = self.place.with(Missing::Refuse, verify);
+        let progress = Progress::new("verify", None, Unit::Bytes);
+        let verified = inspect_with(&self.place.db, &Components::default(), |at| {
+            progress.set(at.done_bytes);
+            ControlFlow::Continue(())
+        })?;
+        drop(progress);
+        let found = match &verified.damage[..] {
+            [] => self.place.read(|db| verify(db, &verified)),
+            damage => Err(damaged(damage)),
+        };
         let mut output = Output::new();
         match &found {
             Ok(answer) if self.json => output.json(answer)?,
             Ok(answer) => output.line(answer.text())?,
             Err(failure) if self.json && failure.is_corruption() => {
-                output.json(&Damaged { ok: false, error: failure.to_string() })?;
+                let damage = verified.damage.iter().map(Part::from).collect();
+                output.json(&Damaged { ok: false, error: failure.to_string(), damage })?;
             }
             Err(_) => {}
         }
@@ -68,8 +99,14 @@ impl Verify {
     }
 }
 
-fn verify(db: &Db) -> Result<Answer> {
-    let tables = db.verify()?.iter().map(Table::new).collect();
+/// One line for each part, the first of them behind the words that every such failure begins with.
+fn damaged(damage: &[Damage]) -> Failure {
+    let lines: Vec<String> = damage.iter().map(ToString::to_string).collect();
+    Failure::Corrupt(lines.join("\npebble: "))
+}
+
+fn verify(db: &Db, verified: &Verification) -> Result<Answer> {
+    let tables = verified.tables.iter().map(|(_, report)| Table::new(report)).collect();
     let walk = |name: String| {
         let entries = walk(&db.keyspace(&name)?)?;
         Ok(Walked { name, entries })

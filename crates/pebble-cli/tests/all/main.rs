@@ -5,6 +5,7 @@
 mod demo;
 mod faults;
 mod readme;
+mod repair;
 mod rows;
 mod support;
 mod verbs;
