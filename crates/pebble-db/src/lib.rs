@@ -32,8 +32,8 @@
 //!
 //! - One process at a time opens a database for writing; a second open fails with [`Error::Locked`]. Any number open
 //!   it for reading ([`Db::open_read_only`]) while none writes.
-//! - A damaged database is refused. [`inspect`] says what is wrong with it, [`Recovery::SalvageReadOnly`] serves what is
-//!   left, and [`repair`] makes a whole one of that, in another directory.
+//! - A damaged database is refused. [`inspect`] says what is wrong with it, [`Recovery::SalvageReadOnly`] serves what
+//!   is left, and [`repair`] makes a whole one of that, in another directory.
 //! - Keys have up to 65,535 bytes, values up to 1 GiB, batches up to 2 GiB. Empty keys and values are valid. Keys
 //!   are ordered bytewise; there is no custom comparator.
 //! - A [`Value`] is a slice in place. It keeps the log segment or the table it lies in alive (not in memory, but on

@@ -7,6 +7,7 @@
 //!                │ full                                                     ▲
 //!            flush.rs, compact.rs ─► tables.rs ─► install.rs ───────────────┘     pace.rs: how fast writers may go
 //!            work.rs: the threads that run them      open.rs, recover.rs: how it all begins
+//!            read_only.rs, survey.rs, rebuild.rs, repair.rs: whole or damaged, without a trace in the directory
 //! ```
 //!
 //! `pebble-db` is the face of this crate; use that one.

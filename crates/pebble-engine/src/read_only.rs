@@ -6,8 +6,8 @@
 //!                                          └─► the same recovery as ever ─► no threads, writes refused
 //! ```
 //!
-//! What the log holds goes into tables in memory, so opening takes as much of that as there is log. Salvage takes as much
-//! again as the tables that have to be put together anew.
+//! What the log holds goes into tables in memory, so opening takes as much of that as there is log. Salvage takes as
+//! much again as the tables that have to be put together anew.
 //!
 //! Threading: as `open.rs`.
 

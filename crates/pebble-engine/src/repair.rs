@@ -92,11 +92,12 @@ pub struct RepairReport {
     pub manifest_believed: bool,
 }
 
-/// Makes a whole database in `to` of what is left of the one in `from`. `to` must be empty, or not be there; `from` is
-/// only read, under its lock, and stays as it is. `watch` is told how far the reading is, and may end it.
+/// Makes a whole database in `to` of what is left of the one in `from`. `to` must be empty, or not be there; `from`
+/// is only read, under its lock, and stays as it is. `watch` is told how far the reading is, and may end it.
 ///
 /// Errors: `Locked` when `from` is open for writing; `NotADatabase`; `InvalidArgument` when `to` holds anything;
-/// `UnsupportedVersion`; `Io`, of kind `Interrupted` when it was ended. What was written to `to` by then is no database.
+/// `UnsupportedVersion`; `Io`, of kind `Interrupted` when it was ended. What was written to `to` by then is no
+/// database.
 pub fn repair(
     from: &Path,
     to: &Path,

@@ -154,8 +154,8 @@ fn not_a_database(dir: &Path) -> Error {
     Error::NotADatabase { path: dir.display().to_string().into() }
 }
 
-/// Whether the tree that a manifest describes is the one that the files make. Where its last bytes are no edit, they may
-/// have been one that changed the tree: then every table must be there.
+/// Whether the tree that a manifest describes is the one that the files make. Where its last bytes are no edit, they
+/// may have been one that changed the tree: then every table must be there.
 fn is_believed(found: &Salvaged, present: &BTreeSet<u64>) -> bool {
     let all_there = || found.state.version.tables().all(|meta| present.contains(&meta.number));
     found.is_newest && (found.end == found.len || all_there())
@@ -306,7 +306,8 @@ impl Survey {
         Ok(())
     }
 
-    /// The names of the keyspaces of which there are records, or a name. One whose name is lost gets one with its number.
+    /// The names of the keyspaces of which there are records, or a name. One whose name is lost gets one with its
+    /// number.
     pub(crate) fn keyspaces(&self) -> Result<BTreeMap<KeyspaceId, Box<str>>> {
         let known = self.manifest.as_ref().map(|found| &found.state.keyspaces);
         let mut names = known.cloned().unwrap_or_default();

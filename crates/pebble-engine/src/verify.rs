@@ -1,7 +1,7 @@
 //! Verification: every byte of tables, log and manifest, in an open database or in a directory, and all that is wrong.
 //!
-//! Threading: beside everything else. In an open database it holds flushes up while it reads the log, and installs while
-//! it reads the manifest.
+//! Threading: beside everything else. In an open database it holds flushes up while it reads the log, and installs
+//! while it reads the manifest.
 
 use std::io;
 use std::ops::ControlFlow;

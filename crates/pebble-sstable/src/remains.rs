@@ -135,8 +135,8 @@ impl Remains {
     /// Whether the newest record of a key may have been in a block that is lost. False is certain.
     ///
     /// True is certain too where a single byte of the block is wrong, but for versions that are not their key's newest.
-    /// Beyond that it is, for a key that the table never held, as rare as a false hit of the point index; without one it
-    /// is the answer for every key between the block's neighbours.
+    /// Beyond that it is, for a key that the table never held, as rare as a false hit of the point index; without one
+    /// it is the answer for every key between the block's neighbours.
     pub fn may_have_lost(&self, keyspace: KeyspaceId, user_key: &[u8]) -> bool {
         if let Some(keys) = &self.keys {
             let found = keys.binary_search_by(|(of, key)| (*of, &**key).cmp(&(keyspace, user_key)));

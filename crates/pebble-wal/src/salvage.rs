@@ -78,7 +78,8 @@ pub struct LostFrames {
     pub is_one_byte: bool,
 }
 
-/// Reads what is left of the log in `dir`: the segments from `first` on. `floor` is as for [`recover`](crate::recover()).
+/// Reads what is left of the log in `dir`: the segments from `first` on. `floor` is as for
+/// [`recover`](crate::recover()).
 ///
 /// Errors: `UnsupportedVersion`; `Io`. Damage is none.
 pub fn salvage(

@@ -17,8 +17,8 @@ use crate::progress::{Progress, Unit};
 ///
 /// The damaged directory is only read, and stays as it is, byte for byte; CURRENT and all manifests may be gone. What
 /// becomes of every byte of every file is printed: kept, dropped or unreadable. Of a key whose newest version may have
-/// been lost nothing is kept, unless --older-versions asks for the newest one that is left. A keyspace whose name is lost
-/// is called recovered- and its number.
+/// been lost nothing is kept, unless --older-versions asks for the newest one that is left. A keyspace whose name is
+/// lost is called recovered- and its number.
 #[derive(Args)]
 pub struct Repair {
     /// Directory of the damaged database

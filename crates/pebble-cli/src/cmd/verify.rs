@@ -14,10 +14,10 @@ use crate::progress::{Progress, Unit};
 
 /// Read and check everything; exit with 3 if something is damaged or missing
 ///
-/// Tables are checked block by block with their indexes, bounds and counts, and the log and the manifest frame by frame;
-/// all that is damaged is printed, one line each. If nothing is, every keyspace is walked in both directions, through
-/// the log as well, and must be in order and the same both ways. The database is opened for reading only: nothing in its
-/// directory is changed.
+/// Tables are checked block by block with their indexes, bounds and counts, and the log and the manifest frame by
+/// frame; all that is damaged is printed, one line each. If nothing is, every keyspace is walked in both directions,
+/// through the log as well, and must be in order and the same both ways. The database is opened for reading only:
+/// nothing in its directory is changed.
 #[derive(Args)]
 pub struct Verify {
     #[command(flatten)]
