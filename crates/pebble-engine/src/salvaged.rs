@@ -87,7 +87,6 @@ pub(crate) fn read(
         Some(Err(pebble_format::Error::Io(error))) => {
             return Err(Error::from(pebble_format::Error::Io(error)));
         }
-        Some(Err(error @ pebble_format::Error::UnsupportedVersion { .. })) => return Err(error.into()),
         Some(Err(error)) => Some(Some(error)),
         None => Some(None),
     };

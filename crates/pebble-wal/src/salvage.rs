@@ -14,7 +14,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use pebble_format::log::{FRAME_HEADER_LEN, FrameHeader, LogPosition, SEGMENT_HEADER_LEN, segment_epoch};
+use pebble_format::log::{
+    FRAME_HEADER_LEN, FrameHeader, LOG_VERSION, LogPosition, SEGMENT_HEADER_LEN, SegmentHeader, segment_epoch,
+};
 use pebble_format::single_byte::{differ_in_one_byte, single_byte_errors};
 use pebble_format::{AppendRegion, Corruption, Error, FileName, Result};
 use pebble_vfs::{Fs, Open};
@@ -121,13 +123,22 @@ fn read(fs: &dyn Fs, dir: &Path, uuid: &[u8; 16], number: u32) -> Result<(Segmen
     appender.fill(len);
     let region = Arc::clone(appender.region());
     let mut seen = Seen::default();
-    let header = match pebble_format::log::SegmentHeader::read_from_prefix(region.bytes()) {
+    let header = match SegmentHeader::read_from_prefix(region.bytes()) {
         Ok((header, _)) => match check_header(&header, number, uuid) {
             Ok(()) => {
                 seen.previous_end = Some(LogPosition(header.previous_end.get()));
                 None
             }
-            Err(error @ Error::UnsupportedVersion { .. }) => return Err(error),
+            Err(error @ Error::UnsupportedVersion { .. }) => {
+                // The version is under the checksum of the header: if that holds for ours, its bytes are the damage.
+                let ours = SegmentHeader { version: LOG_VERSION.into(), ..header };
+                if check_header(&ours, number, uuid).is_err() {
+                    return Err(error);
+                }
+                seen.previous_end = Some(LogPosition(header.previous_end.get()));
+                let found = header.version.get().into();
+                Some(in_segment(number, Corruption::new("log version", 8, LOG_VERSION.into(), found)))
+            }
             Err(error) => Some(in_segment(number, error)),
         },
         Err(_) => {

@@ -10,6 +10,7 @@ mod files;
 mod hostile;
 mod model;
 mod ranges;
+mod remains;
 mod roundtrip;
 mod stream;
 mod zstd;

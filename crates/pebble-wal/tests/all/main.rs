@@ -7,4 +7,5 @@ mod faults;
 mod group;
 mod reopen;
 mod roundtrip;
+mod salvage;
 mod support;
