@@ -21,7 +21,7 @@ use crate::index::Candidates;
 use crate::mend::{Key, keys_of};
 use crate::table::Table;
 
-/// See the [module](self).
+/// What is left of a table: see [`Table::remains`].
 #[derive(Debug)]
 pub struct Remains {
     table: Arc<Table>,

@@ -25,7 +25,7 @@ use crate::sim::SimFs;
 /// Where the directory lies in memory.
 const UPPER: &str = "/overlay";
 
-/// See the [module](self).
+/// One directory of a file system for reading, and memory for all that is written to it.
 #[derive(Debug)]
 pub struct OverlayFs {
     base: Arc<dyn Fs>,
