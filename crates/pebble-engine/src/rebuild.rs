@@ -87,7 +87,7 @@ pub(crate) fn rebuild(survey: &Survey, target: &Target<'_>, options: &Options, o
     let next_file = survey.next_file.saturating_add(runs.len() as u64);
     let tables = Tables::new(Arc::clone(&target.fs), target.dir.into(), survey.uuid, options, next_file);
     let mut builder = Builder { survey, target, options, older, tables: &tables, kept: vec![], written: 0 };
-    let mut outputs = NewTables::new(&tables);
+    let mut outputs = NewTables::new(&tables, true);
     let mut added_runs = Vec::new();
     for placed in &runs {
         let metas = builder.run(placed, &mut outputs)?;
@@ -298,6 +298,7 @@ impl Builder<'_> {
             cut_at: &[],
             cut_len_min: 0,
             stop: &|| false,
+            cached: true,
         };
         let written = self.tables.write_run(&mut input, outputs, &rules, (None, next))?;
         self.written += written.len() as u64;
