@@ -21,8 +21,8 @@
 //!
 //! - Flushes or merges are so far behind that the write would have to wait: it does, or is refused, as the caller
 //!   chose.
-//! - The append finds no space: nothing was written to the memtable, nothing is visible; the next write tries
-//!   again.
+//! - The append finds no space, or no descriptor for the next segment: nothing was written to the memtable, nothing
+//!   is visible; the next write tries again.
 //! - The sync fails: everything from the last durable commit on stays invisible, its callers get `CommitUnknown`,
 //!   and writing stops until the next open (a second fsync after a failed one proves nothing: Rebello et al.,
 //!   ATC'20).
@@ -288,13 +288,14 @@ impl Core {
         })
     }
 
-    /// What a failed append means: no space passes, everything else stops writing.
+    /// What a failed append means: where the log has failed, writing stops. Where only a segment could not be made, or
+    /// the disk is full, the log is as before, and so is the database.
     fn log_failed(&self, error: pebble_format::Error) -> Error {
         let error = Error::from(error);
-        match &error {
-            Error::NoSpace(_) => self.status.set_log_blocked(error.clone()),
-            Error::InvalidArgument(_) => {}
-            _ => self.status.stop(&error),
+        if self.log_sync.failed().is_some() {
+            self.status.stop(&error);
+        } else if let Error::NoSpace(_) = &error {
+            self.status.set_log_blocked(error.clone());
         }
         error
     }
