@@ -81,7 +81,7 @@ pub struct TextFile {
     pub text: String,
 }
 
-/// Directories that hold what a build or a fuzzer made, never sources.
+/// What a build, a fuzzer or git made, never sources. In a linked work tree `.git` is a file.
 const SKIPPED: [&str; 3] = [".git", "target", "artifacts"];
 
 /// Every UTF-8 file under `root`, ordered by path. Files that are not UTF-8 are data and left out.
@@ -94,7 +94,10 @@ pub fn text_files(root: &Path) -> Result<Vec<TextFile>, String> {
             let entry = entry.map_err(told)?;
             let kind = entry.file_type().map_err(told)?;
             let name = entry.file_name();
-            if kind.is_dir() && !SKIPPED.iter().any(|skipped| name == *skipped) {
+            if SKIPPED.iter().any(|skipped| name == *skipped) {
+                continue;
+            }
+            if kind.is_dir() {
                 waiting.push(entry.path());
             } else if kind.is_file()
                 && let Ok(text) = String::from_utf8(std::fs::read(entry.path()).map_err(told)?)
