@@ -122,7 +122,7 @@ const CRATES: &[Row] = &[
 ];
 
 /// Third-party crates that tests of any crate may use.
-const FOR_TESTS: &[&str] = &["criterion", "loom", "proptest", "shuttle", "tempfile"];
+const FOR_TESTS: &[&str] = &["criterion", "loom", "proptest", "shuttle", "tempfile", "tracing"];
 
 /// Third-party crates that a build takes only if it asks for them, with the reason.
 const OPTIONAL: &[(&str, &str)] = &[("zstd", "it compiles C, which the default build does not have to")];

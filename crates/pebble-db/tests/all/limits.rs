@@ -1,16 +1,13 @@
-//! What a caller may ask for and what not: limits, names, second opens, creation, closing.
+//! What a caller may ask for and what not: names, options, creation, locks, closing.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use pebble_db::{
-    Components, Db, Error, Executor, Iter, Keyspace, LogIo, Snapshot, Value, WriteBatch, WriteOptions, limits,
-};
+use pebble_db::{Db, Error, Iter, Keyspace, LogIo, Snapshot, Value, WriteBatch, WriteOptions};
 use pebble_vfs::fault::{Fault, FaultKind, Op};
 use pebble_vfs::sim::CrashImage;
-use pebble_vfs::{Clock, FaultFs, Fs, ManualClock, SimFs};
+use pebble_vfs::{FaultFs, Fs, SimFs};
 
 use crate::support::{Config, LOG_MODES, dir, dump, kind, scan};
 
@@ -35,42 +32,6 @@ fn handles_may_go_anywhere() {
     shared::<Value>();
     shared::<Error>();
     sent::<Iter>();
-}
-
-#[test]
-fn keys_and_values_have_limits_that_change_nothing() {
-    let db = tiny();
-    let space = db.default_keyspace();
-    let (longest, longer) = (vec![7; limits::KEY_LEN_MAX], vec![7; limits::KEY_LEN_MAX + 1]);
-    assert_eq!(longest.len(), 65_535);
-    db.put(&longest, "fits").unwrap();
-    assert_eq!(db.get(&longest).unwrap().unwrap(), "fits");
-    let before = scan(&db).unwrap();
-    refused(db.put(&longer, ""));
-    refused(db.delete(&longer));
-    // Zeros that nobody touches are not in memory.
-    let huge = vec![0; limits::VALUE_LEN_MAX + 1];
-    refused(db.put("huge", &huge));
-    refused(db.put_with("huge", &huge, &WriteOptions::sync()));
-    let mut batch = WriteBatch::new();
-    batch.put(&space, "first", "1").put(&space, &longer, "").put(&space, "third", "3");
-    refused(db.write(batch));
-    let mut batch = WriteBatch::new();
-    batch.put(&space, "first", "1").put(&space, "huge", &huge);
-    refused(db.write(batch));
-    let mut batch = WriteBatch::new();
-    batch.put(&space, "first", "1").delete(&space, &longer);
-    refused(db.write(batch));
-    assert_eq!(scan(&db).unwrap(), before);
-    assert!(db.stopped().is_none());
-    // What cannot be there is not found, or not allowed to be asked for.
-    match db.get(&longer) {
-        Ok(found) => assert_eq!(found, None),
-        Err(error) => assert_eq!(kind(&error), "InvalidArgument"),
-    }
-    db.put("", "").unwrap();
-    assert_eq!(db.get("").unwrap().as_deref(), Some(&b""[..]));
-    assert_eq!(db.iter().unwrap().next().unwrap().unwrap().0, "");
 }
 
 #[test]
@@ -225,42 +186,6 @@ fn a_directory_that_was_there_already_is_durable_as_well() {
     }
 }
 
-#[test]
-fn a_second_open_in_the_process_is_locked_at_once() {
-    let fs = SimFs::new(1);
-    let clock = Arc::new(ManualClock::new());
-    let components =
-        || Components { fs: Arc::new(fs.clone()), clock: clock.clone(), executor: Executor::Inline };
-    let db = Db::builder(dir()).components(components()).open().unwrap();
-    db.put("k", "v").unwrap();
-    let (before, events, files) = (clock.now(), fs.events(), dump(&fs));
-    for create in [true, false] {
-        let second = Db::builder(dir()).components(components()).create_if_missing(create).open();
-        assert_eq!(kind(&second.unwrap_err()), "Locked");
-    }
-    assert!(clock.now() - before <= Duration::from_millis(100), "it waited");
-    assert_eq!(fs.events(), events, "it wrote");
-    assert!(dump(&fs) == files);
-    db.put("k", "w").unwrap();
-    db.close().unwrap();
-    let again = Db::builder(dir()).components(components()).open().unwrap();
-    assert_eq!(again.get("k").unwrap().unwrap(), "w", "a close lets go while a handle is held");
-    assert_eq!(kind(&db.get("k").unwrap_err()), "Closed");
-}
-
-#[test]
-fn a_second_open_in_another_process_is_locked() {
-    let root = tempfile::tempdir().unwrap();
-    let path = root.path().join("db");
-    let db = Db::open(&path).unwrap();
-    db.put("k", "v").unwrap();
-    assert_eq!(open_in_a_child(&path), "Locked");
-    db.put("k", "w").unwrap();
-    db.close().unwrap();
-    assert_eq!(open_in_a_child(&path), "w");
-    assert_eq!(Db::open(&path).unwrap().get("k").unwrap().unwrap(), "w");
-}
-
 /// A process that is being started has a copy of every descriptor until it becomes its program. The lock must not
 /// live on in such a copy: who has closed a database can open it again.
 #[cfg(unix)]
@@ -293,7 +218,8 @@ fn a_close_lets_go_while_other_threads_start_processes() {
     });
 }
 
-fn open_in_a_child(path: &std::path::Path) -> String {
+/// What another process gets when it opens the database, and how long that took it.
+pub fn open_in_a_child(path: &std::path::Path) -> (String, Duration) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["limits::child_that_opens", "--exact", "--nocapture"])
         .env(OTHER, path)
@@ -305,18 +231,23 @@ fn open_in_a_child(path: &std::path::Path) -> String {
     child.stdout.take().unwrap().read_to_string(&mut output).unwrap();
     assert!(child.wait().unwrap().success());
     let (_, answer) = output.split_once("answer <").unwrap();
-    answer.split_once('>').unwrap().0.to_owned()
+    let (answer, rest) = answer.split_once('>').unwrap();
+    let took = rest.split_whitespace().nth(1).unwrap().parse().unwrap();
+    (answer.to_owned(), Duration::from_micros(took))
 }
 
-/// The other process of the test above it; nothing by itself.
+/// The other process of [`open_in_a_child`]; nothing by itself.
 #[test]
 fn child_that_opens() {
     let Some(path) = std::env::var_os(OTHER) else { return };
-    let answer = match Db::open(path) {
+    let begun = Instant::now();
+    let opened = Db::open(path);
+    let took = begun.elapsed().as_micros();
+    let answer = match opened {
         Ok(db) => String::from_utf8(db.get("k").unwrap().unwrap().to_vec()).unwrap(),
         Err(error) => kind(&error).to_owned(),
     };
-    println!("answer <{answer}>");
+    println!("answer <{answer}> after {took} microseconds");
 }
 
 #[test]
@@ -355,42 +286,5 @@ fn after_close_calls_say_so_and_what_is_held_goes_on() {
         let mut batch = WriteBatch::new();
         batch.put(&users, "k", "");
         closed(db.write(batch));
-    }
-}
-
-#[test]
-fn a_clock_that_jumps_changes_nothing() {
-    let fs = SimFs::new(1);
-    let clock = Arc::new(ManualClock::new());
-    let components =
-        Components { fs: Arc::new(fs.clone()), clock: clock.clone(), executor: Executor::Inline };
-    let db = Db::builder(dir()).components(components.clone()).open().unwrap();
-    for n in 0..20 {
-        db.put(format!("{n:02}"), n.to_string()).unwrap();
-        clock.advance(Duration::from_secs(10 * 365 * 86_400));
-        if n % 6 == 5 {
-            db.flush().unwrap();
-        }
-    }
-    drop(db);
-    let db = Db::builder(dir()).components(components).open().unwrap();
-    assert_eq!(db.iter().unwrap().count(), 20);
-}
-
-#[cfg(unix)]
-#[test]
-fn files_belong_to_their_owner_alone() {
-    use std::os::unix::fs::PermissionsExt;
-    let root = tempfile::tempdir().unwrap();
-    let path = root.path().join("db");
-    let db = Db::open(&path).unwrap();
-    db.put("k", "v").unwrap();
-    db.flush().unwrap();
-    db.close().unwrap();
-    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode(&path), 0o700);
-    for entry in std::fs::read_dir(&path).unwrap() {
-        let path = entry.unwrap().path();
-        assert_eq!(mode(&path), 0o600, "{}", path.display());
     }
 }

@@ -16,6 +16,7 @@ mod model;
 mod ranges;
 mod read_only;
 mod repair;
+mod rows;
 mod salvage;
 mod scans;
 mod support;

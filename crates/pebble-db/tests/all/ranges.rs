@@ -12,6 +12,7 @@ use pebble_db::{
 use pebble_vfs::fault::{Fault, FaultKind, Op};
 use pebble_vfs::{FaultFs, SimFs};
 
+use crate::campaign;
 use crate::support::{Config, LOG_MODES, State, check_reads, dir, keyspace};
 
 fn key(n: u32) -> [u8; 4] {
@@ -174,6 +175,7 @@ fn a_dropped_keyspace_never_has_its_old_records_back() {
     let db = Config::tiny(LogIo::Map).sim(SimFs::new(4)).open().unwrap();
     assert!(matches!(db.drop_keyspace("default"), Err(Error::InvalidArgument(_))));
     assert!(!db.drop_keyspace("never made").unwrap());
+    campaign::count(&["dropped-keyspace", "I5"], "cases", 4);
 }
 
 /// Clearing one keyspace leaves its neighbours alone.
@@ -269,6 +271,7 @@ fn a_write_that_would_wait_is_refused_with_the_reason() {
         assert!(begun.elapsed() < Duration::from_secs(60), "it never goes on");
     }
     assert_eq!(keys(db.iter().unwrap()), (0..=written).collect::<Vec<_>>());
+    campaign::count(&["stalled", "I9"], "cases", 1);
 }
 
 /// Nobody writes: the tree comes to one run by itself, and what was loaded in random order reads like what was loaded

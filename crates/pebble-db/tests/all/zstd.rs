@@ -3,6 +3,8 @@
 use pebble_db::{Compression, Error, LogIo};
 use pebble_vfs::SimFs;
 
+#[cfg(not(feature = "zstd"))]
+use crate::campaign;
 use crate::support::Config;
 
 fn config(compression: Compression) -> Config {
@@ -24,6 +26,7 @@ fn a_build_without_zstd_refuses_the_option() {
         matches!(&refused, Err(Error::InvalidArgument(told)) if told.contains("feature zstd")),
         "{refused:?}"
     );
+    campaign::count(&["no-codec"], "cases", 1);
 }
 
 #[cfg(feature = "zstd")]
