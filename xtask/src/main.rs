@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod ci;
+mod contract;
 mod layers;
 mod process;
 mod source;
@@ -23,6 +24,8 @@ const USAGE: &str = "\
 usage: cargo xtask <verb>
 
   ci      every check but the test suite, in order; stops at the first failure
+  contract [--read <file>]  the campaign, and one table: each row of docs/contract.md with its tests and cases;
+          with a file, the table of a run that kept its account there (PEBBLE_CONTRACT)
   layers  the arrows between the crates, and what each layer must not name
   simulate [workload]  what policies of compaction cost: `pebble simulate`, see its --help
   tidy    file length, unfinished marks, unsafe against docs/unsafe.md, titles, layout
@@ -35,6 +38,8 @@ fn main() -> ExitCode {
     let root = process::repository_root();
     let outcome = match words.as_slice() {
         ["ci"] => ci::run(&root),
+        ["contract"] => contract::run(&root),
+        ["contract", "--read", account] => contract::read(&root, account),
         ["layers"] => layers::run(&root),
         ["tidy"] => tidy::run(&root),
         ["simulate", workload @ ..] => simulate(&root, workload),
