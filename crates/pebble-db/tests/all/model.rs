@@ -25,6 +25,7 @@ use std::thread;
 use pebble_db::{Builder, CompactionPolicy, Executor, Iter};
 use pebble_vfs::SimFs;
 
+use crate::campaign;
 use crate::support::{Config, LOG_MODES, Rng, env_number, policies};
 use ops::{Maker, tell};
 use run::{Bug, Disks, Failure, Layout, Tally, run};
@@ -124,6 +125,7 @@ fn any_operations_on_every_layout() {
     let count = env_number("PEBBLE_OPS", 2_000);
     let done = run_seeds(first..first + seeds, |seed| case(seed, count, Executor::Inline));
     println!("model: on the simulated disk {done:?}");
+    campaign::count(&["I1", "I2", "I4", "I5"], "operations", done.ops as u64);
     if std::env::var("PEBBLE_SEEDS").is_err() && std::env::var("PEBBLE_OPS").is_err() {
         assert!(done.ops >= LEAST && done.merges > 30_000 && done.covered_bytes > 50 << 20, "{done:?}");
     }
@@ -137,6 +139,7 @@ fn any_operations_beside_threads_that_merge() {
     let count = env_number("PEBBLE_OPS", 1_000);
     let done = run_seeds(first..first + seeds, |seed| case(seed, count, Executor::Threads));
     println!("model: beside threads {done:?}");
+    campaign::count(&["I1", "I4", "I5", "I9"], "operations", done.ops as u64);
 }
 
 #[test]
