@@ -7,6 +7,7 @@ mod concurrency;
 mod crash;
 mod damage;
 mod faults;
+mod golden;
 mod health;
 mod heat;
 mod kill;
