@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::process::{self, Command, TextFile};
-use crate::{layers, tidy};
+use crate::{audit, layers, tidy};
 
 /// Crates whose `tests/loom.rs` are models, run in a build of their own under `--cfg loom`.
 const LOOM_CRATES: &[&str] = &["pebble-engine", "pebble-memtable", "pebble-sstable", "pebble-wal"];
@@ -85,6 +85,7 @@ fn steps(files: &[TextFile], toolchain: Toolchain) -> Result<Vec<Step>, String> 
         let arguments = ["run", "--quiet", "--locked", "-p", name, "--example", example];
         steps.push(step(&format!("example {name} {example}"), cargo(&arguments)));
     }
+    steps.push(step("audit", Work::Check(audit::run)));
     steps.push(step("fuzz targets", fuzz(files, toolchain)));
     Ok(steps)
 }
@@ -167,6 +168,7 @@ mod tests {
                 "RUSTFLAGS=\"--cfg loom\" CARGO_TARGET_DIR=\"target/loom\" \
                  cargo test -p pebble-wal --release --locked --test loom",
                 "cargo run --quiet --locked -p pebble-wal --example log",
+                "audit",
                 "cargo +nightly check --manifest-path fuzz/Cargo.toml --all-targets",
             ]
         );

@@ -5,12 +5,13 @@
 //! the exit code. Everything runs on one thread.
 //!
 //! ```text
-//!   ci ──► fmt ─► layers ─► tidy ─► clippy ─► doc ─► loom models ─► examples ─► fuzz targets
+//!   ci ──► fmt ─► layers ─► tidy ─► clippy ─► doc ─► loom models ─► examples ─► audit ─► fuzz targets
 //!                   │         │
 //!                   └─ source ┘   (code without comments, literals and tests)
 //! ```
 #![forbid(unsafe_code)]
 
+mod audit;
 mod ci;
 mod contract;
 mod layers;
@@ -23,6 +24,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask <verb>
 
+  audit   the order of a busy database's system calls, by strace
   ci      every check but the test suite, in order; stops at the first failure
   contract [--read <file>]  the campaign, and one table: each row of docs/contract.md with its tests and cases;
           with a file, the table of a run that kept its account there (PEBBLE_CONTRACT)
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let root = process::repository_root();
     let outcome = match words.as_slice() {
+        ["audit"] => audit::run(&root),
         ["ci"] => ci::run(&root),
         ["contract"] => contract::run(&root),
         ["contract", "--read", account] => contract::read(&root, account),
