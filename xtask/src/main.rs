@@ -14,10 +14,13 @@
 mod audit;
 mod ci;
 mod contract;
+mod coverage;
 mod layers;
 mod process;
+mod sanitize;
 mod source;
 mod tidy;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -28,9 +31,12 @@ usage: cargo xtask <verb>
   ci      every check but the test suite, in order; stops at the first failure
   contract [--read <file>]  the campaign, and one table: each row of docs/contract.md with its tests and cases;
           with a file, the table of a run that kept its account there (PEBBLE_CONTRACT)
+  coverage  lines that tests run, of the crates that read and write bytes
   layers  the arrows between the crates, and what each layer must not name
+  sanitize  tests under the address and leak sanitizers
   simulate [workload]  what policies of compaction cost: `pebble simulate`, see its --help
   tidy    file length, unfinished marks, unsafe against docs/unsafe.md, titles, layout
+  torture [minutes]  the long versions of the campaign, with ever new seeds
 
 exit code: 0 all well, 1 a check failed, 2 wrong usage";
 
@@ -43,8 +49,12 @@ fn main() -> ExitCode {
         ["ci"] => ci::run(&root),
         ["contract"] => contract::run(&root),
         ["contract", "--read", account] => contract::read(&root, account),
+        ["coverage"] => coverage::run(&root),
         ["layers"] => layers::run(&root),
+        ["sanitize"] => sanitize::run(&root),
         ["tidy"] => tidy::run(&root),
+        ["torture"] => torture::run(&root, None),
+        ["torture", minutes] => torture::run(&root, Some(minutes)),
         ["simulate", workload @ ..] => simulate(&root, workload),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
