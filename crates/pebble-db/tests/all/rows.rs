@@ -813,17 +813,25 @@ fn second_open() {
     let path = root.path().join("db");
     let db = Db::open(&path).unwrap();
     db.put("k", "v").unwrap();
-    let begun = Instant::now();
-    assert_eq!(kind(&Db::open(&path).unwrap_err()), "Locked");
-    assert!(begun.elapsed() < Duration::from_millis(100), "{:?} in this process", begun.elapsed());
-    let (answer, took) = calls::open_in_a_child(&path);
-    assert_eq!(answer, "Locked");
-    assert!(took < Duration::from_millis(100), "{took:?} in another process");
+    // The least of a few tries: what a busy machine adds is not the database's.
+    let here = (0..5).map(|_| {
+        let begun = Instant::now();
+        assert_eq!(kind(&Db::open(&path).unwrap_err()), "Locked");
+        begun.elapsed()
+    });
+    let there = (0..3).map(|_| {
+        let (answer, took) = calls::open_in_a_child(&path);
+        assert_eq!(answer, "Locked");
+        took
+    });
+    for least in [here.min(), there.min()] {
+        assert!(least < Some(Duration::from_millis(100)), "{least:?}");
+    }
     db.put("k", "w").unwrap();
     db.close().unwrap();
     assert_eq!(calls::open_in_a_child(&path).0, "w");
     assert_eq!(Db::open(&path).unwrap().get("k").unwrap().unwrap(), "w");
-    campaign::count(&["second-open"], "cases", 5);
+    campaign::count(&["second-open"], "cases", 11);
 }
 
 #[test]
