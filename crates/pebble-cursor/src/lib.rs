@@ -18,8 +18,8 @@
 //! - **C5 errors stick.** After an `Err` every call gives that same error, and `record` gives `None`: a cursor that
 //!   failed never goes on behind a gap.
 //! - **C6 lending.** A record lives until the cursor moves; nothing is copied.
-//! - **C7 blocks.** A block that is lent, or a stretch, holds the very records that steps would give next, the one under
-//!   the cursor first.
+//! - **C7 blocks.** A block that is lent, or a stretch, holds the very records that steps would give next, the one
+//!   under the cursor first.
 //!
 //! Threading: a cursor belongs to one thread at a time. No I/O and no unsafe code stand in this crate.
 

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A scan over one run takes most of its time where it asks merge, run and table in turn whether the next record is
-//! still the next one. Of a block that holds one version of each key, and of which nothing else lies in between, that is
-//! known for all records at once. Threading: one walk's own; the block is pinned and does not change.
+//! still the next one. Of a block that holds one version of each key, with nothing else in between, that is known for
+//! all records at once. Threading: one walk's own; the block is pinned and does not change.
 
 use std::ops::Range;
 

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A fresh page of the cache costs many times the copy into it, so a load that nobody reads yet pays most of its time
-//! for pages that the next merge throws away. How much of a table was read is known for nothing: a block is checked when
-//! it is first read, and that is noted (`docs/design/page-cache.md`).
+//! for pages that the next merge throws away. How much of a table was read is known for nothing: a block is checked
+//! when it is first read, and that is noted (`docs/design/page-cache.md`).
 //!
 //! Threading: looks at bits that only go from 0 to 1; what it decides may be stale, and is about time only.
 

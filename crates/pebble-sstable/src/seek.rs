@@ -4,8 +4,8 @@
 //!   seek index, in memory ──► block ──► { first record, heads, places }  asked for at once ──► record
 //! ```
 //!
-//! So a seek into a mapped table waits for memory twice, once for what tells where the record is and once for the record,
-//! whatever the number of steps of the searches in between. Threading: as [`Table`], shared by all.
+//! So a seek into a mapped table waits for memory twice, once for what tells where the record is and once for the
+//! record, whatever the number of steps of the searches in between. Threading: as [`Table`], shared by all.
 
 use pebble_format::prefetch::prefetch_lines;
 use pebble_format::table::{Codec, block_tail_len};

@@ -1,4 +1,5 @@
-//! A [`File`] as an [`io::Write`], in chunks that are large enough for the page cache to use large folios, or to go past it.
+//! A [`File`] as an [`io::Write`], in chunks that are large enough for the page cache to use large folios, or to go
+//! past it.
 //!
 //! Threading: one writer owns its sink.
 

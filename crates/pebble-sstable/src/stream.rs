@@ -4,8 +4,8 @@
 //!   file ──256 KiB──► buffer 0 │ buffer 1      a block lies in one of them, whole, and is pinned there
 //! ```
 //!
-//! A page of the cache that is fresh costs many times the copy into it, and one that is taken from a reader's table costs
-//! him a miss; a merge needs each byte once. Threading: one cursor's own.
+//! A page of the cache that is fresh costs many times the copy into it, and one that is taken from a reader's table
+//! costs him a miss; a merge needs each byte once. Threading: one cursor's own.
 
 use std::sync::Arc;
 

@@ -168,8 +168,8 @@ pub trait File: fmt::Debug + Send + Sync + 'static {
     fn map_mut(&self) -> io::Result<MapMut>;
 
     /// As [`File::write_at`], and leaves nothing in the page cache if the system can do that and the transfer is
-    /// aligned as a [`DirectBuffer`](crate::DirectBuffer) is; else it is just that. A fresh page of the cache costs many
-    /// times the copy into it; what nobody is going to read soon need not pay for one. Durable after
+    /// aligned as a [`DirectBuffer`](crate::DirectBuffer) is; else it is just that. A fresh page of the cache costs
+    /// many times the copy into it; what nobody is going to read soon need not pay for one. Durable after
     /// [`File::sync_data`], as every write.
     fn write_past_cache(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.write_at(bytes, offset)
