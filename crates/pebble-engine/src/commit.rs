@@ -157,6 +157,11 @@ impl Core {
         let appended =
             committer.log.append(len, count, |to| write.encode(to, first)).map_err(|e| self.log_failed(e))?;
         self.status.log_goes_on();
+        if let Some(ahead) = committer.log.pages_ahead()
+            && self.executor == Executor::Threads
+        {
+            self.work.make_pages(ahead);
+        }
         committer.next_seqno = Seqno(last.0 + 1);
         let indexed = committer.index(appended.offset, count, appended.new_segment);
         if let Err(error) = indexed {

@@ -4,6 +4,7 @@
 //!   pebble-flush     sealed memtables ─► runs           woken by a seal; tries again after a failure
 //!   pebble-merge-0…  planned merges                     woken by a flush, by each other
 //!                    the first one also uses a rest     no write for a while: towards one run, until some come
+//!   pebble-pages     pages of the log ahead of writers    given to it by the commit that comes near to them
 //!   pebble-sync      persist() every sync_interval      so that a power cut takes at most that much
 //! ```
 //!
@@ -18,6 +19,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use pebble_wal::PagesAhead;
 
 use crate::compact::Step;
 use crate::core::Core;
@@ -29,6 +31,9 @@ const REST: Duration = Duration::from_millis(50);
 /// How often a tree at rest is looked at for writes, which ring no bell.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// Parts of the log that may wait for their pages.
+const PAGES_WAITING: usize = 4;
+
 /// How long a failed job waits before it is tried again, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -37,6 +42,8 @@ pub(crate) struct Work {
     flush: Bell,
     compaction: Bell,
     sync: Bell,
+    /// Pages of the log to be made. What does not fit in is left to the writers.
+    pages: (Sender<Option<PagesAhead>>, Receiver<Option<PagesAhead>>),
     stopping: AtomicBool,
 }
 
@@ -63,6 +70,7 @@ impl Work {
             flush: Bell::new(),
             compaction: Bell::new(),
             sync: Bell::new(),
+            pages: bounded(PAGES_WAITING),
             stopping: AtomicBool::new(false),
         }
     }
@@ -84,12 +92,18 @@ impl Work {
         self.stopping.load(Ordering::Acquire)
     }
 
+    /// Has pages of the log made, if somebody has the time.
+    pub(crate) fn make_pages(&self, ahead: PagesAhead) {
+        self.pages.0.try_send(Some(ahead)).ok();
+    }
+
     /// Tells every thread to end after the job at hand; merges are given up midway.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.flush.ring();
         self.compaction.ring();
         self.sync.ring();
+        self.pages.0.try_send(None).ok();
     }
 }
 
@@ -123,6 +137,13 @@ fn start_all(core: &Arc<Core>, threads: &mut Vec<JoinHandle<()>>) -> Result<()> 
             core.work.wake_compaction();
         })?);
     }
+    threads.push(spawn(core, "pebble-pages", |core| {
+        while let Ok(Some(ahead)) = core.work.pages.1.recv()
+            && !core.work.is_stopping()
+        {
+            ahead.populate();
+        }
+    })?);
     if let Some(interval) = core.options.sync_interval {
         threads.push(spawn(core, "pebble-sync", move |core| sync_every(core, interval))?);
     }

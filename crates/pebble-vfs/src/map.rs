@@ -94,6 +94,19 @@ impl Region {
     }
 }
 
+impl Region {
+    #[cfg(target_os = "linux")]
+    fn populate(&self, offset: usize, len: usize) -> io::Result<()> {
+        let Owner::Os(raw) = &self.owner else { return Ok(()) };
+        raw.advise_range(memmap2::Advice::PopulateWrite, offset, len)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn populate(&self, _offset: usize, _len: usize) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl fmt::Debug for Region {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes at {:p}", self.len, self.base)
@@ -175,6 +188,12 @@ impl MapMut {
     /// The address of the first byte; dangling if the map is empty.
     pub fn base(&self) -> NonNull<u8> {
         self.0.base
+    }
+
+    /// Sees to it that the first stores to `len` bytes from `offset` on find their pages, as the stores themselves would.
+    /// The pages count as written to. A hint; an error means that it was not taken.
+    pub fn populate(&self, offset: usize, len: usize) -> io::Result<()> {
+        self.0.populate(offset, len)
     }
 
     /// Bytes in the map.

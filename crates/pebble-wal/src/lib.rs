@@ -63,6 +63,7 @@ pub use options::{LogIo, LogOptions};
 pub use pebble_format::log::LogPosition;
 pub use recover::{Frame, Recovered, Recovery, recover};
 pub use salvage::{FrameSpan, LostFrames, SegmentRemains, salvage};
+pub use segment::PagesAhead;
 pub use writer::{Appended, LogWriter};
 
 /// Compiles and runs the example of the README.

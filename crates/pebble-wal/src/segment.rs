@@ -19,7 +19,7 @@ use pebble_vfs::{File, Fs, MapMut, Open};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::frame::Bytes;
-use crate::options::LogIo;
+use crate::options::{LogIo, PAGE};
 
 /// Offsets within a segment are 32 bits wide; what a file holds behind this is not looked at.
 const SEGMENT_LEN_MAX: usize = (u32::MAX - 3) as usize;
@@ -37,7 +37,31 @@ pub(crate) struct Segment {
     file: Arc<dyn File>,
     appender: Appender,
     io: LogIo,
+    /// The mapping, in [`LogIo::Map`], and how far appends were given pages ahead.
+    map: Option<Arc<MapMut>>,
+    paged: usize,
 }
+
+/// Memory of a mapped segment that appends will come to soon and that may have no pages yet.
+#[derive(Debug)]
+pub struct PagesAhead {
+    map: Arc<MapMut>,
+    from: usize,
+    len: usize,
+}
+
+impl PagesAhead {
+    /// Has the pages made, on a thread that has the time: an append that comes to a page first makes it itself, which
+    /// costs many times the append.
+    pub fn populate(self) {
+        // A hint: without it the pages come one by one.
+        self.map.populate(self.from, self.len).ok();
+    }
+}
+
+/// How far ahead of the appends pages are made. What is made and not filled is written to the device by the next sync
+/// all the same.
+const AHEAD: usize = 4 << 20;
 
 /// Removes a segment's file; says whether it is gone. One that stays is in nobody's way: its number is not used
 /// again.
@@ -53,10 +77,10 @@ pub(crate) fn remove(fs: &dyn Fs, dir: &Path, number: u32) -> bool {
 }
 
 /// A region over a mapping.
-fn map_region(map: MapMut) -> Appender {
+fn map_region(map: Arc<MapMut>) -> Appender {
     let (base, len) = (map.base(), map.len());
     // SAFETY: `MapMut` promises `len` initialised bytes at `base`, readable and writable, that stay where they are
-    // until it is dropped, and it moves into the region; no mapping is longer than `isize::MAX`. Nobody else in
+    // until it is dropped, and a count of it moves into the region; no mapping is longer than `isize::MAX`. Nobody else in
     // this process touches them: the directory's exclusive lock, which the caller of this crate holds, makes this
     // log the only user of the file; the log maps a segment once, never writes a mapped segment through its file,
     // and never reads it back that way.
@@ -72,7 +96,10 @@ impl Segment {
         let file = fs.open(&path(dir, number), Open::CreateNew)?;
         let memory = Self::allocate(&*file, len, io);
         match memory {
-            Ok((appender, io)) => Ok(Self { number, epoch: 0, file, appender, io }),
+            Ok((appender, map)) => {
+                let io = if map.is_some() { LogIo::Map } else { LogIo::Write };
+                Ok(Self { number, epoch: 0, file, appender, io, map, paged: 0 })
+            }
             Err(error) => {
                 drop(file);
                 remove(fs, dir, number);
@@ -81,11 +108,14 @@ impl Segment {
         }
     }
 
-    fn allocate(file: &dyn File, len: usize, io: LogIo) -> io::Result<(Appender, LogIo)> {
+    fn allocate(file: &dyn File, len: usize, io: LogIo) -> io::Result<(Appender, Option<Arc<MapMut>>)> {
         let unsupported = |error: &io::Error| error.kind() == io::ErrorKind::Unsupported;
         match file.allocate(u64::try_from(len).unwrap_or(u64::MAX)) {
             Ok(()) if io == LogIo::Map => match file.map_mut() {
-                Ok(map) if map.len() >= len => return Ok((map_region(map), LogIo::Map)),
+                Ok(map) if map.len() >= len => {
+                    let map = Arc::new(map);
+                    return Ok((map_region(Arc::clone(&map)), Some(map)));
+                }
                 Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Err(error) if unsupported(&error) => {}
                 Err(error) => return Err(error),
@@ -96,7 +126,7 @@ impl Segment {
             Err(error) if unsupported(&error) => file.truncate(u64::try_from(len).unwrap_or(u64::MAX))?,
             Err(error) => return Err(error),
         }
-        Ok((AppendRegion::heap(len), LogIo::Write))
+        Ok((AppendRegion::heap(len), None))
     }
 
     /// An existing file as it is, with nothing filled: [`Segment::recognise`] comes next.
@@ -114,7 +144,11 @@ impl Segment {
         };
         if io == LogIo::Map {
             match file.map_mut() {
-                Ok(map) => return Ok(Self { number, epoch: 0, appender: map_region(map), file, io }),
+                Ok(map) => {
+                    let map = Arc::new(map);
+                    let appender = map_region(Arc::clone(&map));
+                    return Ok(Self { number, epoch: 0, appender, file, io, map: Some(map), paged: 0 });
+                }
                 // A crash may have left it without real blocks, and replay must not give it any.
                 Err(error) if matches!(error.kind(), Unsupported | InvalidInput) => {}
                 Err(error) => return Err(error),
@@ -123,7 +157,7 @@ impl Segment {
         let len = usize::try_from(file.len()?).unwrap_or(usize::MAX).min(SEGMENT_LEN_MAX);
         let mut appender = AppendRegion::heap(len);
         file.read_exact_at(appender.spare(), 0)?;
-        Ok(Self { number, epoch: 0, file, appender, io: LogIo::Write })
+        Ok(Self { number, epoch: 0, file, appender, io: LogIo::Write, map: None, paged: 0 })
     }
 
     /// Reads the header of an opened segment and takes it in, if `check` lets it.
@@ -222,7 +256,32 @@ impl Segment {
 
     /// Empties the segment for another life, if nobody reads it any more; says whether it did.
     pub(crate) fn recycle(&mut self) -> bool {
-        self.appender.recycle()
+        let recycled = self.appender.recycle();
+        if recycled {
+            // What was filled once has its pages.
+            self.paged = usize::MAX;
+        }
+        recycled
+    }
+
+    /// The next part of a large, fresh, mapped segment that appends have come near to. Each part is given once.
+    #[inline]
+    pub(crate) fn pages_ahead(&mut self) -> Option<PagesAhead> {
+        if self.filled().saturating_add(AHEAD / 2) <= self.paged { None } else { self.next_pages() }
+    }
+
+    #[cold]
+    fn next_pages(&mut self) -> Option<PagesAhead> {
+        let capacity = self.capacity();
+        let from = self.paged.max(self.filled()) / PAGE * PAGE;
+        let len = AHEAD.min(capacity.saturating_sub(from));
+        let wanted = self.map.as_ref().filter(|_| capacity >= AHEAD && len > 0);
+        let Some(map) = wanted.map(Arc::clone) else {
+            self.paged = usize::MAX;
+            return None;
+        };
+        self.paged = from + len;
+        Some(PagesAhead { map, from, len })
     }
 
     /// Makes sure that all of the segment has real blocks, so that no store can run out of space.

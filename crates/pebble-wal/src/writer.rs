@@ -22,7 +22,7 @@ use pebble_vfs::{Fs, is_no_space};
 use crate::durable::LogSync;
 use crate::options::{LogIo, LogOptions, PAGE};
 use crate::recover::Recovered;
-use crate::segment::{Segment, frame_len, path, remove};
+use crate::segment::{PagesAhead, Segment, frame_len, path, remove};
 use crate::spare::Spares;
 
 /// Where a frame went.
@@ -253,6 +253,14 @@ impl LogWriter {
             return Ok(());
         }
         self.begin_segment(0)
+    }
+
+    /// The next part of the current segment that appends will come to soon and that has no pages yet, for somebody else to
+    /// [populate](PagesAhead::populate). Each part is given once; none of a small or a recycled segment. Cost: a
+    /// comparison, where there is none.
+    #[inline]
+    pub fn pages_ahead(&mut self) -> Option<PagesAhead> {
+        self.current.pages_ahead()
     }
 
     /// Makes the next segment ahead, so that the append that needs it does not have to; does nothing if there is a

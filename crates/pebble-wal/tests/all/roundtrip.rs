@@ -195,3 +195,44 @@ fn the_bytes_are_those_of_the_document() {
     assert_eq!((&bytes[88..92], &bytes[116..124]), (&b"abcd"[..], &b"efghijkl"[..]));
     assert!(bytes[148..].iter().all(|byte| *byte == 0));
 }
+
+/// On a real file system: every part of a large, fresh segment is given once and before appends come to it; none of a
+/// small segment, of a recycled one, or of a log on the heap.
+#[test]
+fn pages_are_asked_for_ahead_of_appends_and_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = |io, len| LogOptions {
+        io,
+        segment_len_min: len,
+        segment_len_max: len,
+        ..LogOptions::new(*b"sixteen bytes id")
+    };
+    for (number, (io, len, parts)) in
+        [(LogIo::Map, 16 << 20, 4), (LogIo::Map, 1 << 20, 0), (LogIo::Write, 16 << 20, 0)]
+            .into_iter()
+            .enumerate()
+    {
+        let dir = dir.path().join(number.to_string());
+        OsFs.create_dir(&dir).unwrap();
+        let fs: Arc<dyn Fs> = Arc::new(OsFs);
+        let mut log = LogWriter::create(fs, &dir, options(io, len), 1, LogPosition::ZERO).unwrap();
+        let mut lives = Vec::new();
+        for _life in 0..2 {
+            let segment = log.segment();
+            let mut given = 0;
+            while log.segment() == segment {
+                log.append(60_000, 1, |to| to.fill(7)).unwrap();
+                if let Some(ahead) = log.pages_ahead() {
+                    given += 1;
+                    ahead.populate();
+                }
+            }
+            lives.push(given);
+            log.retire(log.segment());
+            log.rotate().unwrap();
+        }
+        // The append that began the next segment was of that one: what it was given counts for this life.
+        assert_eq!(lives[0], if parts == 0 { 0 } else { parts + 1 }, "{io:?}, {len}");
+        assert!(lives[1] <= 1, "{io:?}, {len}: a recycled segment has its pages");
+    }
+}
