@@ -190,8 +190,8 @@ impl MapMut {
         self.0.base
     }
 
-    /// Sees to it that the first stores to `len` bytes from `offset` on find their pages, as the stores themselves would.
-    /// The pages count as written to. A hint; an error means that it was not taken.
+    /// Sees to it that the first stores to `len` bytes from `offset` on find their pages, as the stores themselves
+    /// would. The pages count as written to. A hint; an error means that it was not taken.
     pub fn populate(&self, offset: usize, len: usize) -> io::Result<()> {
         self.0.populate(offset, len)
     }

@@ -80,8 +80,8 @@ pub(crate) fn remove(fs: &dyn Fs, dir: &Path, number: u32) -> bool {
 fn map_region(map: Arc<MapMut>) -> Appender {
     let (base, len) = (map.base(), map.len());
     // SAFETY: `MapMut` promises `len` initialised bytes at `base`, readable and writable, that stay where they are
-    // until it is dropped, and a count of it moves into the region; no mapping is longer than `isize::MAX`. Nobody else in
-    // this process touches them: the directory's exclusive lock, which the caller of this crate holds, makes this
+    // until it is dropped, and a count of it moves into the region; no mapping is longer than `isize::MAX`. Nobody else
+    // in this process touches them: the directory's exclusive lock, which the caller of this crate holds, makes this
     // log the only user of the file; the log maps a segment once, never writes a mapped segment through its file,
     // and never reads it back that way.
     unsafe { AppendRegion::from_raw(base, len, 0, Box::new(map)) }

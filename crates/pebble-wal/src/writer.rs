@@ -255,8 +255,8 @@ impl LogWriter {
         self.begin_segment(0)
     }
 
-    /// The next part of the current segment that appends will come to soon and that has no pages yet, for somebody else to
-    /// [populate](PagesAhead::populate). Each part is given once; none of a small or a recycled segment. Cost: a
+    /// The next part of the current segment that appends will come to soon and that has no pages yet, for somebody else
+    /// to [populate](PagesAhead::populate). Each part is given once; none of a small or a recycled segment. Cost: a
     /// comparison, where there is none.
     #[inline]
     pub fn pages_ahead(&mut self) -> Option<PagesAhead> {
