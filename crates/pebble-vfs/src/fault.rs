@@ -16,48 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::error::Context;
 use crate::fs::{Entry, File, Fs, Lock, LockKind, Open};
 use crate::map::{Map, MapMut};
+pub use crate::op::Op;
 use crate::retry::uninterrupted;
 use crate::sim::{Memory, SimFile, SimFs};
-
-/// A kind of call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Op {
-    /// All of those below.
-    Any,
-    /// Open of an existing file.
-    Open,
-    /// Creation of a file.
-    Create,
-    /// Creation of a directory.
-    CreateDir,
-    /// Positioned read.
-    Read,
-    /// Positioned write.
-    Write,
-    /// Allocation of blocks.
-    Allocate,
-    /// Change of a length.
-    Truncate,
-    /// Sync of a file.
-    Sync,
-    /// Sync of a directory.
-    SyncDir,
-    /// Rename; its path is both the old and the new one.
-    Rename,
-    /// Removal.
-    Remove,
-    /// Map for reading.
-    Map,
-    /// Map for writing.
-    MapMut,
-    /// Lock.
-    Lock,
-    /// Listing of a directory.
-    List,
-    /// Look at a name.
-    Metadata,
-}
 
 /// What happens instead of the call, or to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

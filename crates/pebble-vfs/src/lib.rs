@@ -31,6 +31,7 @@ pub mod fault;
 mod fs;
 #[allow(unsafe_code, reason = "memory that the kernel, or a simulated file, owns")]
 mod map;
+mod op;
 #[allow(unsafe_code, reason = "system calls that the standard library does not offer")]
 mod os;
 mod overlay;
@@ -44,6 +45,7 @@ pub use error::{OpError, is_no_space, op_error, os_code};
 pub use fault::FaultFs;
 pub use fs::{Entry, File, Fs, Lock, LockKind, Open};
 pub use map::{Advice, Map, MapMut};
+pub use op::{Effect, Op};
 pub use os::OsFs;
 pub use overlay::OverlayFs;
 pub use sim::SimFs;

@@ -26,6 +26,11 @@ pub enum CrashImage {
     TornTail(u64),
     /// Each sector, length and change of a directory by itself.
     Random(u64),
+    /// Everything but one thing, by its number below [`SimFs::unsynced`](super::SimFs::unsynced): a file's bytes and
+    /// length, or a change of a directory and with it the later ones of the same names.
+    AllBut(u64),
+    /// One thing, by its number, and nothing else but the earlier changes of the same names.
+    Only(u64),
 }
 
 /// A small generator (splitmix64, Steele et al. 2014): every seed is a good one.
@@ -69,6 +74,15 @@ impl CrashImage {
         }
     }
 
+    /// For [`CrashImage::AllBut`] and [`CrashImage::Only`], which thing it is; and whether it is the only one kept.
+    pub(super) fn thing(self) -> Option<(u64, bool)> {
+        match self {
+            Self::AllBut(number) => Some((number, false)),
+            Self::Only(number) => Some((number, true)),
+            _ => None,
+        }
+    }
+
     /// The choices for the file `id`, whatever order files are visited in.
     pub(super) fn for_file(self, id: u64) -> FileChoice {
         let seed = match self {
@@ -85,8 +99,12 @@ impl CrashImage {
             _ => Rng(0),
         };
         move || match self {
-            Self::NothingUnsynced | Self::DataOnly => false,
-            Self::EverythingUnsynced | Self::NamesOnly | Self::ZeroedTail | Self::TornTail(_) => true,
+            Self::NothingUnsynced | Self::DataOnly | Self::Only(_) => false,
+            Self::EverythingUnsynced
+            | Self::NamesOnly
+            | Self::ZeroedTail
+            | Self::TornTail(_)
+            | Self::AllBut(_) => true,
             Self::Random(_) => rng.coin(),
         }
     }
@@ -102,8 +120,11 @@ impl FileChoice {
     /// Which of the dirty sectors are kept.
     pub(super) fn sectors(&mut self, dirty: &[usize]) -> Vec<usize> {
         match self.image {
-            CrashImage::EverythingUnsynced | CrashImage::DataOnly => dirty.to_vec(),
-            CrashImage::NothingUnsynced | CrashImage::NamesOnly | CrashImage::ZeroedTail => Vec::new(),
+            CrashImage::EverythingUnsynced | CrashImage::DataOnly | CrashImage::AllBut(_) => dirty.to_vec(),
+            CrashImage::NothingUnsynced
+            | CrashImage::NamesOnly
+            | CrashImage::ZeroedTail
+            | CrashImage::Only(_) => Vec::new(),
             CrashImage::TornTail(_) => dirty[..self.rng.up_to(dirty.len())].to_vec(),
             CrashImage::Random(_) => dirty.iter().copied().filter(|_| self.rng.coin()).collect(),
         }
@@ -113,8 +134,11 @@ impl FileChoice {
     pub(super) fn len(&mut self, durable: usize, live: usize, kept: &[usize]) -> usize {
         let (low, high) = (durable.min(live), durable.max(live));
         match self.image {
-            CrashImage::NothingUnsynced | CrashImage::NamesOnly => durable,
-            CrashImage::EverythingUnsynced | CrashImage::DataOnly | CrashImage::ZeroedTail => live,
+            CrashImage::NothingUnsynced | CrashImage::NamesOnly | CrashImage::Only(_) => durable,
+            CrashImage::EverythingUnsynced
+            | CrashImage::DataOnly
+            | CrashImage::ZeroedTail
+            | CrashImage::AllBut(_) => live,
             CrashImage::TornTail(_) if self.rng.coin() => live,
             CrashImage::TornTail(_) => kept.last().map_or(low, |last| (last + 1) * SECTOR).clamp(low, high),
             CrashImage::Random(_) => match self.rng.up_to(3) {

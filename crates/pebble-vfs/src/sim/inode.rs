@@ -129,8 +129,18 @@ impl Content {
     }
 
     /// Whether some sector may be dirty.
-    fn may_be_dirty(&self) -> bool {
+    pub(super) fn may_be_dirty(&self) -> bool {
         self.written || self.live.as_ref().is_some_and(|live| live.mapped_mut)
+    }
+
+    /// All of its bytes; shared with the disk's own where nothing is unsynced.
+    pub(super) fn bytes(&self) -> Arc<Vec<u8>> {
+        if self.live.is_none() {
+            return Arc::clone(&self.durable);
+        }
+        let mut bytes = vec![0; self.len()];
+        self.read(&mut bytes, 0);
+        Arc::new(bytes)
     }
 
     pub(super) fn read(&self, buf: &mut [u8], offset: u64) -> usize {

@@ -21,6 +21,7 @@ mod inode;
 mod memory;
 mod tree;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,7 @@ use self::tree::{Node, Tree};
 use crate::error::Context;
 use crate::fs::{Entry, File, Fs, Lock, LockKind, Open, same_directory};
 use crate::map::{Map, MapMut};
+use crate::op::Op;
 
 /// Free space that a disk without a capacity claims to have.
 const UNBOUNDED: u64 = u64::MAX;
@@ -56,8 +58,8 @@ struct Disk {
     capacity: AtomicU64,
     events: AtomicU64,
     hook: Mutex<Option<Hook>>,
-    /// The thread that is inside the hook.
-    announcer: Mutex<Option<ThreadId>>,
+    /// The thread that is inside the hook, and for which call.
+    announced: Mutex<Option<(ThreadId, Op)>>,
 }
 
 /// A lock whose holder panicked is still a lock: the state behind it is valid between any two statements
@@ -79,7 +81,7 @@ impl SimFs {
             capacity: AtomicU64::new(capacity),
             events: AtomicU64::new(0),
             hook: Mutex::new(None),
-            announcer: Mutex::new(None),
+            announced: Mutex::new(None),
         };
         Self { disk: Arc::new(disk) }
     }
@@ -135,23 +137,40 @@ impl SimFs {
         *relock(&self.disk.hook) = None;
     }
 
+    /// The kind of the call that the hook runs before, for the hook to ask.
+    pub fn announced(&self) -> Option<Op> {
+        relock(&self.disk.announced).map(|(_, op)| op)
+    }
+
+    /// How many things are unsynced: changes of directories, and files with unsynced bytes or length. What a writable
+    /// map may have changed counts. [`CrashImage::AllBut`] and [`CrashImage::Only`] name them by number.
+    pub fn unsynced(&self) -> u64 {
+        u64::try_from(self.tree().unsynced().len()).unwrap_or(u64::MAX)
+    }
+
+    /// Every file with its bytes, and every directory (`None`), by path: two images with equal contents are the same
+    /// to whoever opens them. Bytes that images share are neither copied nor compared.
+    pub fn contents(&self) -> BTreeMap<PathBuf, Option<Arc<Vec<u8>>>> {
+        self.tree().contents()
+    }
+
     /// A state-changing call begins.
-    fn event(&self) {
+    fn event(&self, op: Op) {
         /// Ends the announcement even if the hook panics.
         struct Leave<'d>(&'d Disk);
         impl Drop for Leave<'_> {
             fn drop(&mut self) {
-                *relock(&self.0.announcer) = None;
+                *relock(&self.0.announced) = None;
             }
         }
 
         let number = self.disk.events.fetch_add(1, Relaxed);
         let this_thread = thread::current().id();
-        if *relock(&self.disk.announcer) == Some(this_thread) {
+        if relock(&self.disk.announced).is_some_and(|(thread, _)| thread == this_thread) {
             return;
         }
         if let Some(hook) = relock(&self.disk.hook).as_mut() {
-            *relock(&self.disk.announcer) = Some(this_thread);
+            *relock(&self.disk.announced) = Some((this_thread, op));
             let _leave = Leave(&self.disk);
             hook(self, number);
         }
@@ -165,8 +184,8 @@ impl SimFs {
         }
     }
 
-    fn create(&self, path: &Path) -> io::Result<Arc<Inode>> {
-        self.event();
+    fn create(&self, path: &Path, op: Op) -> io::Result<Arc<Inode>> {
+        self.event(op);
         let mut tree = self.tree();
         if self.space_left(&tree) == 0 {
             return Err(no_space());
@@ -177,7 +196,7 @@ impl SimFs {
     /// As [`Fs::open`], with the file's own type.
     pub fn open_file(&self, path: &Path, mode: Open) -> io::Result<SimFile> {
         let inode = match mode {
-            Open::CreateNew => self.create(path).context("create", path)?,
+            Open::CreateNew => self.create(path, Op::Create).context("create", path)?,
             Open::Read | Open::ReadWrite => self.tree().file(path).context("open", path)?,
         };
         Ok(SimFile { fs: self.clone(), inode, path: path.to_path_buf(), writable: mode != Open::Read })
@@ -214,12 +233,12 @@ impl Fs for SimFs {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.event();
+        self.event(Op::Rename);
         same_directory(from, to).and_then(|()| self.tree().rename(from, to)).context("rename", from)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.event();
+        self.event(Op::Remove);
         self.tree().remove(path).context("remove", path)
     }
 
@@ -234,12 +253,12 @@ impl Fs for SimFs {
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.event();
+        self.event(Op::CreateDir);
         self.tree().create_dir(path).context("create-dir", path)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.event();
+        self.event(Op::SyncDir);
         self.tree().sync_dir(dir).context("sync-dir", dir)
     }
 
@@ -247,7 +266,7 @@ impl Fs for SimFs {
         let existing = self.tree().file(path);
         let inode = match existing {
             Err(error) if error.kind() == io::ErrorKind::NotFound && kind == LockKind::Exclusive => {
-                self.create(path)
+                self.create(path, Op::Lock)
             }
             result => result,
         }
@@ -303,12 +322,13 @@ impl SimFile {
     /// length that the file may have, and the disk is full.
     fn grow(
         &self,
+        op: Op,
         end: u64,
         change: impl FnOnce(&mut inode::Content) -> io::Result<()>,
         partial: impl FnOnce(&mut inode::Content, u64) -> io::Result<()>,
     ) -> io::Result<()> {
         self.check_writable()?;
-        self.fs.event();
+        self.fs.event(op);
         let tree = self.fs.tree();
         let left = self.fs.space_left(&tree);
         let mut content = self.inode.content();
@@ -341,6 +361,7 @@ impl File for SimFile {
             bytes.get(..fits).unwrap_or(bytes)
         };
         self.grow(
+            Op::Write,
             end,
             |content| content.write(bytes, offset),
             |content, most| content.write(part(most), offset),
@@ -349,15 +370,17 @@ impl File for SimFile {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        self.grow(len, |content| content.allocate(len), |_, _| Ok(())).context("allocate", &self.path)
+        self.grow(Op::Allocate, len, |content| content.allocate(len), |_, _| Ok(()))
+            .context("allocate", &self.path)
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
-        self.grow(len, |content| content.truncate(len), |_, _| Ok(())).context("truncate", &self.path)
+        self.grow(Op::Truncate, len, |content| content.truncate(len), |_, _| Ok(()))
+            .context("truncate", &self.path)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.fs.event();
+        self.fs.event(Op::Sync);
         self.inode.content().sync();
         Ok(())
     }

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use super::crash::CrashImage;
@@ -48,6 +48,15 @@ enum Held {
     Exclusive,
     /// By so many.
     Shared(usize),
+}
+
+/// Something that a crash may lose by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Thing {
+    /// A directory's change, by its place among the pending ones.
+    Change(DirId, usize),
+    /// The unsynced bytes and length of the file with this number.
+    File(u64),
 }
 
 /// All names of a disk, and what is kept per file by its number.
@@ -94,6 +103,20 @@ impl Dir {
             }
         }
         names
+    }
+
+    /// For each pending change, whether the one at `wanted` needs it: it is that one, or it comes before and has a
+    /// name in common with it or with another that is needed.
+    fn needed_by(&self, wanted: usize) -> Vec<bool> {
+        let mut needed = vec![false; self.pending.len()];
+        let mut names: Vec<&OsStr> = Vec::new();
+        for (index, change) in self.pending.iter().enumerate().take(wanted + 1).rev() {
+            if index == wanted || change.iter().any(|(name, _)| names.contains(&name.as_os_str())) {
+                needed[index] = true;
+                names.extend(change.iter().map(|(name, _)| name.as_os_str()));
+            }
+        }
+        needed
     }
 }
 
@@ -312,12 +335,70 @@ impl Tree {
         self.rebuild(same, Inode::duplicate)
     }
 
+    /// All that is not synced, each thing by itself.
+    pub(super) fn unsynced(&self) -> Vec<Thing> {
+        let mut things = Vec::new();
+        let mut files: BTreeMap<u64, bool> = BTreeMap::new();
+        for (id, dir) in &self.dirs {
+            things.extend((0..dir.pending.len()).map(|index| Thing::Change(*id, index)));
+            let unsynced = dir.pending.iter().flatten().filter_map(|(_, node)| node.as_ref());
+            for node in dir.live.values().chain(dir.durable.values()).chain(unsynced) {
+                if let Node::File(inode) = node {
+                    files.entry(inode.id).or_insert_with(|| inode.content().may_be_dirty());
+                }
+            }
+        }
+        things.extend(files.into_iter().filter(|(_, dirty)| *dirty).map(|(id, _)| Thing::File(id)));
+        things
+    }
+
+    /// See [`SimFs::contents`](super::SimFs::contents).
+    pub(super) fn contents(&self) -> BTreeMap<PathBuf, Option<Arc<Vec<u8>>>> {
+        let mut contents = BTreeMap::new();
+        let mut left = vec![(PathBuf::new(), 0)];
+        while let Some((path, id)) = left.pop() {
+            for (name, node) in self.dirs.get(&id).into_iter().flat_map(|dir| &dir.live) {
+                let path = path.join(name);
+                let bytes = match node {
+                    Node::File(inode) => Some(inode.content().bytes()),
+                    Node::Dir(id) => {
+                        left.push((path.clone(), *id));
+                        None
+                    }
+                };
+                contents.insert(path, bytes);
+            }
+        }
+        contents
+    }
+
     /// The tree as a power cut leaves it. A directory that no kept name reaches stays behind unseen.
     pub(super) fn after_crash(&self, image: CrashImage) -> Self {
-        let kept = |id, dir: &Dir| {
-            let live = dir.after_crash(image.for_dir(id));
+        let (thing, only) = image.thing().unzip();
+        let number = thing.and_then(|number| usize::try_from(number).ok());
+        let thing = number.and_then(|number| self.unsynced().get(number).copied());
+        let only = only == Some(true);
+        let names = |id, dir: &Dir| {
+            let live = match thing {
+                Some(Thing::Change(in_dir, at)) if in_dir == id && only => {
+                    let mut needed = dir.needed_by(at).into_iter();
+                    dir.after_crash(|| needed.next() == Some(true))
+                }
+                Some(Thing::Change(in_dir, at)) if in_dir == id => {
+                    let mut index = 0..;
+                    dir.after_crash(|| index.next() != Some(at))
+                }
+                _ => dir.after_crash(image.for_dir(id)),
+            };
             Dir { durable: live.clone(), live, pending: Vec::new() }
         };
-        self.rebuild(kept, |inode| inode.after_crash(image.for_file(inode.id)))
+        self.rebuild(names, |inode| {
+            let image = match thing {
+                Some(Thing::File(id)) if id == inode.id && only => CrashImage::EverythingUnsynced,
+                Some(Thing::File(id)) if id == inode.id => CrashImage::NothingUnsynced,
+                _ => image,
+            };
+            inode.after_crash(image.for_file(inode.id))
+        })
     }
 }

@@ -185,6 +185,10 @@ fn every_image_of_random_histories_is_legal() {
         ] {
             model.check(&fs.crash_with(image));
         }
+        for number in 0..fs.unsynced() {
+            model.check(&fs.crash_with(CrashImage::AllBut(number)));
+            model.check(&fs.crash_with(CrashImage::Only(number)));
+        }
         model.check_live(&fs);
         model.check_live(&fs.kill());
     }

@@ -1,12 +1,12 @@
 //! The simulated disk: its contract as a file system, and the images that a crash may leave.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use pebble_vfs::sim::{CrashImage, SimFs};
-use pebble_vfs::{File, Fs, LockKind, Open, is_no_space, op_error, os_code};
+use pebble_vfs::{Effect, FaultFs, File, Fs, LockKind, Op, Open, is_no_space, op_error, os_code};
 
 const SEEDS: u64 = 200;
 
@@ -418,6 +418,60 @@ fn a_full_disk_is_an_error_and_space_comes_back() {
     assert_eq!(fs.free_space(path("/")).unwrap(), 600);
     fs.set_capacity(None);
     other.write_at(&[2; 5000], 0).unwrap();
+}
+
+/// A name that was made and given on needs both changes; the file's bytes are a thing of their own.
+#[test]
+fn one_thing_is_lost_or_kept_by_itself() {
+    let fs = SimFs::new(0);
+    create(&fs, "old", b"1").sync_data().unwrap();
+    fs.sync_dir(path("/")).unwrap();
+    create(&fs, "a", b"2");
+    fs.rename(path("a"), path("b")).unwrap();
+    fs.remove(path("old")).unwrap();
+    assert_eq!(fs.unsynced(), 4, "three changes of the directory and a file");
+    let shown = |image| {
+        let text = |(path, bytes): (PathBuf, Option<Arc<Vec<u8>>>)| {
+            format!("{}={}", path.display(), bytes.unwrap().escape_ascii())
+        };
+        fs.crash_with(image).contents().into_iter().map(text).collect::<Vec<_>>().join(" ")
+    };
+    let but = [0, 1, 2, 3, 4].map(|number| shown(CrashImage::AllBut(number)));
+    assert_eq!(but, ["", "a=2", "b=2 old=1", "b=", "b=2"]);
+    let only = [0, 1, 2, 3, 4].map(|number| shown(CrashImage::Only(number)));
+    assert_eq!(only, ["a= old=1", "b= old=1", "", "old=1", "old=1"]);
+    assert!(fs.crash_with(CrashImage::DataOnly).contents() == fs.crash_with(CrashImage::Only(3)).contents());
+}
+
+/// Every call goes once through a wrapper that counts calls by kind; the disk announces each that changes it, under
+/// the same kind.
+#[test]
+fn every_kind_of_call_is_announced_as_what_it_is() {
+    let sim = SimFs::new(0);
+    let fs = FaultFs::over_sim(sim.clone());
+    let announced = Arc::new(Mutex::new(BTreeMap::new()));
+    let sink = Arc::clone(&announced);
+    sim.on_event(move |sim, _| *sink.lock().unwrap().entry(sim.announced().unwrap()).or_insert(0) += 1);
+    fs.create_dir(path("d")).unwrap();
+    let file = fs.open(path("d/a"), Open::CreateNew).unwrap();
+    file.write_at(b"1", 0).unwrap();
+    file.truncate(2).unwrap();
+    file.allocate(4096).unwrap();
+    file.sync_data().unwrap();
+    fs.sync_dir(path("d")).unwrap();
+    fs.rename(path("d/a"), path("d/b")).unwrap();
+    drop((file.map().unwrap(), file.map_mut().unwrap()));
+    assert_eq!(file.read_at(&mut [0], 0).unwrap(), 1);
+    file.write_back(0, 1).unwrap();
+    drop((fs.open(path("d/b"), Open::Read).unwrap(), fs.lock(path("lock"), LockKind::Exclusive).unwrap()));
+    drop((fs.list(path("d")).unwrap(), fs.metadata(path("d")).unwrap(), fs.free_space(path("d")).unwrap()));
+    fs.remove(path("d/b")).unwrap();
+    assert_eq!(sim.announced(), None);
+    for op in Op::ALL {
+        assert_eq!(fs.calls(op), 1, "{op:?}");
+        let expected = u64::from(op.effect() != Effect::None);
+        assert_eq!(announced.lock().unwrap().get(&op).copied().unwrap_or(0), expected, "{op:?}");
+    }
 }
 
 #[test]
