@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use pebble_db::{
     Builder, CompactionPolicy, Components, Compression, Db, Error, Executor, Keyspace, LogIo, PointIndex,
@@ -166,8 +166,11 @@ impl Config {
     }
 
     pub fn sim_with(&self, fs: Arc<dyn Fs>, executor: Executor) -> Builder {
+        // The defaults ask the machine for the number of its cores, which takes as long as a small open.
+        static DEFAULTS: OnceLock<Builder> = OnceLock::new();
+        let builder = DEFAULTS.get_or_init(|| Db::builder(dir())).clone();
         let components = Components { fs, clock: Arc::new(ManualClock::new()), executor };
-        self.apply(Db::builder(dir())).sync_interval(None).components(components)
+        self.apply(builder).sync_interval(None).components(components)
     }
 
     /// The database in a real directory, with threads.

@@ -1,6 +1,6 @@
 //! The scripts, and the writes that they are made of.
 
-use pebble_db::{Db, Snapshot};
+use pebble_db::{Db, LogIo, Snapshot};
 
 use super::{Change, KEYS, Scripted, Write, lock};
 use crate::support::{bytes, kind, mix};
@@ -34,7 +34,7 @@ pub fn everywhere(n: u64) -> Vec<Write> {
 
 pub type Script = fn(&mut Scripted);
 
-pub const SCRIPTS: [(&str, Script); 17] = [
+pub const SCRIPTS: [(&str, Script); 22] = [
     ("create", |run| run.open()),
     ("puts, buffered", |run| {
         run.open();
@@ -232,6 +232,81 @@ pub const SCRIPTS: [(&str, Script); 17] = [
         run.check();
         run.flush();
         run.close();
+    }),
+    ("large values over segments of their own", |run| {
+        run.open();
+        for (round, len) in [30_000, 10, 70_000, 500, 17_000, 16_384].into_iter().enumerate() {
+            run.commit(round == 2, |n| vec![put("default", n, len), delete("default", n + 3)]);
+        }
+        run.flush();
+        run.commit(false, |n| vec![put("default", n, 40_000)]);
+        run.check();
+        run.compact();
+        run.persist();
+    }),
+    ("merges of many small runs", |run| {
+        run.open();
+        run.keyspace("a");
+        for round in 0..9 {
+            run.commit(round % 4 == 1, |n| vec![put("default", n, 150), put("a", n, 900)]);
+            run.commit(false, |n| vec![delete("a", n + 1), put("default", n + 2, 20)]);
+            run.flush();
+        }
+        run.compact();
+        run.check();
+        run.close();
+    }),
+    ("the other log mode at each reopen", |run| {
+        for round in 0..4 {
+            run.open();
+            run.check();
+            for _ in 0..3 {
+                run.commit(round == 1, |n| vec![put("default", n, 800), delete("default", n + 1)]);
+            }
+            if round % 2 == 0 {
+                run.drop_db();
+            } else {
+                run.close();
+            }
+            run.config.log_io = if run.config.log_io == LogIo::Map { LogIo::Write } else { LogIo::Map };
+            run.watch("the other log mode");
+        }
+    }),
+    ("disk full in a flush, then space again", |run| {
+        run.open();
+        for _ in 0..6 {
+            run.commit(false, |n| vec![put("default", n, 900)]);
+        }
+        let used: usize = crate::support::dump(&run.fs).values().map(Vec::len).sum();
+        run.fs.set_capacity(Some(used as u64 + 2000));
+        let error = run.db().flush().and_then(|()| run.db().compact_range(..)).unwrap_err();
+        assert_eq!(kind(&error), "NoSpace", "{error}");
+        run.check();
+        run.fs.set_capacity(None);
+        run.flush();
+        run.commit(true, |n| vec![put("default", n, 900)]);
+        run.compact();
+        run.check();
+    }),
+    ("iterators and values held over flushes and merges", |run| {
+        run.open();
+        for _ in 0..6 {
+            run.commit(false, |n| vec![put("default", n, 700)]);
+        }
+        let before = lock(&run.shared).0.states.last().unwrap()["default"].clone();
+        let mut iter = run.db().iter().unwrap();
+        let value = run.db().get(super::COUNTER).unwrap().unwrap();
+        for round in 0..5 {
+            run.commit(round == 3, |n| vec![put("default", n, 1900), delete("default", n + 1)]);
+            run.flush();
+        }
+        run.compact();
+        let walked: Vec<_> = iter.by_ref().map(|entry| entry.unwrap().0.to_vec()).collect();
+        assert_eq!(walked, before.into_keys().collect::<Vec<_>>());
+        assert_eq!(*value, 6_u64.to_be_bytes());
+        drop((iter, value));
+        run.commit(false, |n| vec![put("default", n, 10)]);
+        run.check();
     }),
 ];
 
