@@ -17,6 +17,7 @@
 //! which commits it holds, and the history says what they make.
 
 mod scripts;
+mod sequences;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -51,12 +52,19 @@ struct History {
     attempts: u64,
 }
 
-/// Images of one moment, the kill among them. Where there are more different ones, some are drawn.
-const IMAGES: usize = 18;
+/// How closely a moment is looked at.
+#[derive(Clone, Copy)]
+struct Depth {
+    /// Images of one moment at most, the kill among them.
+    images: usize,
+    /// One image in so many is crashed again while it recovers.
+    again: u64,
+}
+
+/// For the scripts: all images that differ, but for the last of very many.
+const CLOSE: Depth = Depth { images: 18, again: 10 };
 /// Images of one moment of a recovery.
 const IMAGES_IN_RECOVERY: usize = 3;
-/// One image in so many is crashed again while it recovers.
-const RECOVERED_AGAIN: u64 = 10;
 
 /// The figures of one script.
 #[derive(Default)]
@@ -97,6 +105,7 @@ struct Scripted {
     shared: Shared,
     /// One moment in so many is looked at.
     thin: u64,
+    depth: Depth,
     /// The events of an earlier disk, if the script went on with another.
     before: BTreeMap<Op, u64>,
 }
@@ -120,6 +129,7 @@ impl Scripted {
             db: None,
             shared,
             thin: 1,
+            depth: CLOSE,
             before: BTreeMap::new(),
         }
     }
@@ -182,7 +192,7 @@ impl Scripted {
         }
         if self.config.log_io == LogIo::Map && mix(history.attempts).is_multiple_of(self.thin) {
             // A commit to mapped memory is no event of the disk; the moment after it is one of its own.
-            look(&self.fs, self.fs.events(), "after a commit", &self.config, history, tally);
+            look(&self.fs, self.fs.events(), "after a commit", self.depth, &self.config, history, tally);
         }
         outcome
     }
@@ -254,13 +264,22 @@ fn cuts(fs: &SimFs, seed: u64) -> Vec<CrashImage> {
 }
 
 /// The images of one moment: the process dies, or the power fails in one of several ways that differ.
-fn images(fs: &SimFs, event: u64) -> Vec<(String, bool, SimFs)> {
+fn images(fs: &SimFs, event: u64, most: usize) -> Vec<(String, bool, SimFs)> {
     let mut images = vec![("kill".to_owned(), true, fs.kill())];
     let mut seen = Vec::new();
-    for cut in cuts(fs, event) {
+    let mut cuts = cuts(fs, event);
+    if most < cuts.len() {
+        // Never the same ones at every moment.
+        let by = Rng(event).below(cuts.len());
+        cuts.rotate_left(by);
+    }
+    for cut in cuts {
+        if images.len() >= most {
+            break;
+        }
         let image = fs.crash_with(cut);
         let contents = image.contents();
-        if images.len() < IMAGES && !seen.contains(&contents) {
+        if !seen.contains(&contents) {
             seen.push(contents);
             images.push((format!("{cut:?}"), false, image));
         }
@@ -356,7 +375,7 @@ impl Scripted {
     /// Takes images at every event of the disk.
     fn watch(&self, script: &'static str) {
         let shared = Arc::clone(&self.shared);
-        let (config, thin) = (self.config.clone(), self.thin);
+        let (config, thin, depth) = (self.config.clone(), self.thin, self.depth);
         self.fs.on_event(move |fs, event| {
             if std::thread::panicking() {
                 return;
@@ -367,7 +386,7 @@ impl Scripted {
             if !mix(event).is_multiple_of(thin) {
                 return;
             }
-            look(fs, event, script, &config, history, tally);
+            look(fs, event, script, depth, &config, history, tally);
         });
     }
 
@@ -400,11 +419,19 @@ impl Scripted {
 }
 
 /// Takes the images of this moment and visits each.
-fn look(fs: &SimFs, event: u64, script: &str, config: &Config, history: &History, tally: &mut Tally) {
-    for (what, kill, image) in images(fs, event) {
+fn look(
+    fs: &SimFs,
+    event: u64,
+    script: &str,
+    depth: Depth,
+    config: &Config,
+    history: &History,
+    tally: &mut Tally,
+) {
+    for (what, kill, image) in images(fs, event, depth.images) {
         let floor = if kill { history.acknowledged } else { history.durable };
         tally.images += 1;
-        let recover_again = mix(tally.images).is_multiple_of(RECOVERED_AGAIN);
+        let recover_again = mix(tally.images).is_multiple_of(depth.again);
         let way = usize::try_from((event + tally.images) % 3).unwrap();
         let recoveries = &mut tally.recoveries;
         let name = || format!("{script:?}, {:?}, event {event}, image {what}, floor {floor}", config.log_io);
@@ -478,7 +505,7 @@ fn run_half(log_io: LogIo, half: usize) {
         // The moment after the last event, and what dropping the handle leaves.
         let shared = Arc::clone(&run.shared);
         let (history, tally) = &mut *lock(&shared);
-        look(&run.fs, run.fs.events(), name, &run.config, history, tally);
+        look(&run.fs, run.fs.events(), name, CLOSE, &run.config, history, tally);
         total.add(tally);
     }
     for op in Op::ALL.into_iter().filter(|op| op.effect() != Effect::None) {
