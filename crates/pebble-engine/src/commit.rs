@@ -284,9 +284,11 @@ impl Core {
         Ok(())
     }
 
-    /// Waits until the log is durable up to `position`; a failure stops writing.
+    /// Waits until the log is durable up to `position`; a failure stops writing, and so does a panic in the sync.
     pub(crate) fn wait_durable(&self, position: LogPosition) -> Result<()> {
-        self.log_sync.wait_durable(position).map_err(|error| {
+        let outcome =
+            self.status.stopped_by_panic("a sync of the log", || self.log_sync.wait_durable(position));
+        outcome.map_err(|error| {
             let cause = Error::from(error);
             self.status.stop(&cause);
             Error::CommitUnknown { cause: Arc::new(cause) }

@@ -102,7 +102,7 @@ impl Core {
         let mut known = self.keyspaces.write();
         let Some(id) = known.by_name.get(name).copied() else { return Ok(false) };
         self.lock_commit()?.dropped.insert(id);
-        let done = self.empty_and_forget(id);
+        let done = self.status.stopped_by_panic("the drop of a keyspace", || self.empty_and_forget(id));
         match &done {
             Ok(()) => _ = known.by_name.remove(name),
             // It is still there: empty perhaps, and open to writes again.

@@ -69,6 +69,14 @@ impl Status {
         self.refuses.store(true, Ordering::Release);
     }
 
+    /// Makes a call that may leave things half done if it panics: then writing stops. The panic goes on to the caller.
+    pub(crate) fn stopped_by_panic<T>(&self, what: &'static str, call: impl FnOnce() -> T) -> T {
+        let mut unless_done = StopUnlessDone { status: self, what, done: false };
+        let outcome = call();
+        unless_done.done = true;
+        outcome
+    }
+
     /// Refuses every further call.
     pub(crate) fn close(&self) {
         lock(&self.inner).closed = true;
@@ -109,5 +117,20 @@ impl Status {
     /// What stopped writing for good, if anything did.
     pub(crate) fn stopped(&self) -> Option<Arc<Error>> {
         lock(&self.inner).stopped.clone()
+    }
+}
+
+/// See [`Status::stopped_by_panic`].
+struct StopUnlessDone<'s> {
+    status: &'s Status,
+    what: &'static str,
+    done: bool,
+}
+
+impl Drop for StopUnlessDone<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.status.stop(&Error::Background { what: self.what.into() });
+        }
     }
 }

@@ -121,6 +121,7 @@ struct Rules {
     faults: Vec<(Fault, u64)>,
     calls: BTreeMap<Op, u64>,
     fired: u64,
+    hits: Vec<(Op, PathBuf)>,
 }
 
 impl FaultFs {
@@ -156,6 +157,11 @@ impl FaultFs {
     /// How many calls were made to fail, or changed, so far.
     pub fn fired(&self) -> u64 {
         self.rules().fired
+    }
+
+    /// Which calls were made to fail, or changed: each kind and path once (of a rename the old one), the first first.
+    pub fn hits(&self) -> Vec<(Op, PathBuf)> {
+        self.rules().hits.clone()
     }
 
     fn fs(&self) -> &dyn Fs {
@@ -194,7 +200,13 @@ fn next(rules: &Mutex<Rules>, op: Op, paths: &[&Path]) -> Option<FaultKind> {
         *seen += 1;
         decided = decided.or(due.then_some(fault.kind));
     }
-    rules.fired += u64::from(decided.is_some());
+    if decided.is_some() {
+        rules.fired += 1;
+        let path = paths.first().copied().unwrap_or(Path::new(""));
+        if !rules.hits.iter().any(|(known, on)| *known == op && on == path) {
+            rules.hits.push((op, path.into()));
+        }
+    }
     decided
 }
 
@@ -219,7 +231,8 @@ fn plain<T>(kind: Option<FaultKind>, mut run: impl FnMut() -> io::Result<T>) -> 
                 run()
             })
         }
-        Some(FaultKind::Panic) => panic!("injected fault"),
+        // Without the hook of a panic, that would print a line for each of thousands.
+        Some(FaultKind::Panic) => std::panic::resume_unwind(Box::new("injected fault")),
     }
 }
 

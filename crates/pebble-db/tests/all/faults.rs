@@ -1,229 +1,58 @@
-//! Failing calls: the n-th of each kind, for all n of a script, in every way; and in `rows`, the contract's rows one
-//! by one.
+//! Failing calls: the n-th of each kind, for all n of a set of scripts, in every way; and in `rows`, the contract's
+//! rows one by one.
 //!
-//! After each run the disk below the faults is opened again as a kill, and as a power cut, would leave it.
+//! ```text
+//!     script ── call 0 ── call 1 ── call 2 ── ...        once without a fault: how many calls of each kind
+//!                           ╳                            and once for each call, kind of fault, and whether it stays
+//!                                      clear ── resume   the disk is healthy again: writes go on, or say ReadOnly
+//!                                                        then the disk as a kill, and as power cuts, leave it
+//! ```
+//!
+//! During a run the errors and the state of the database are held against the contract's table of faults (`expect`);
+//! after it, what is left against what was acknowledged.
 
+mod expect;
 mod rows;
+mod run;
+mod scripts;
 
-use pebble_db::{Db, Error, LogIo, ReadMode, WriteBatch, WriteOptions};
+use std::collections::BTreeMap;
+
+use pebble_db::{Compression, LogIo, ReadMode};
+use pebble_vfs::FaultFs;
 use pebble_vfs::fault::{Fault, FaultKind, Op};
-use pebble_vfs::sim::CrashImage;
-use pebble_vfs::{FaultFs, SimFs};
 
+use self::run::{Jump, Run};
+use self::scripts::SCRIPTS;
 use crate::campaign;
-use crate::support::{Config, State, assert_none, attempt, bytes, check_reads, dump, keyspace, kind};
+use crate::support::{Config, assert_none, attempt, check_reads, dump, kind};
 
-/// What a run has been told, commit by commit. See `crash.rs`.
-struct Ledger {
-    /// What the commits that may be there make; all but the last `unknown` ones are acknowledged.
-    states: Vec<State>,
-    acknowledged: usize,
-    durable: usize,
-    attempts: u64,
-    /// A commit was unknown, and no open since: nothing may be acknowledged.
-    stopped: bool,
-    errors: Vec<String>,
-}
+/// Runs that each test comes to at least.
+const RUNS: [u64; 4] = [15_000, 21_000, 18_500, 18_000];
+const _: () = assert!(RUNS[0] + RUNS[1] + RUNS[2] + RUNS[3] >= 65_000);
 
-const COUNTER: &[u8] = b"!counter";
-
-fn number(db: &Db) -> pebble_db::Result<usize> {
-    let counter = db.get(COUNTER)?;
-    Ok(counter.map_or(0, |value| usize::try_from(u64::from_be_bytes((*value).try_into().unwrap())).unwrap()))
-}
-
-impl Ledger {
-    fn new() -> Self {
-        Self {
-            states: vec![State::new()],
-            acknowledged: 0,
-            durable: 0,
-            attempts: 0,
-            stopped: false,
-            errors: Vec::new(),
-        }
-    }
-
-    /// Every error that a failing disk may become. Damage it is not.
-    fn note(&mut self, what: &str, error: &Error) {
-        self.errors.push(format!("{what}: {error}"));
-        assert!(
-            matches!(kind(error), "Io" | "NoSpace" | "ReadOnly" | "CommitUnknown"),
-            "{what} gave {}: {error}",
-            kind(error)
-        );
-    }
-
-    fn open(&mut self, config: &Config, fs: &FaultFs) -> Option<Db> {
-        for _ in 0..2 {
-            match config.sim(fs.clone()).open() {
-                Ok(db) => {
-                    self.stopped = false;
-                    // A commit that was unknown is decided now.
-                    if let Some(found) = self.read("counter", number(&db)) {
-                        assert!((self.acknowledged..self.states.len()).contains(&found), "found {found}");
-                        self.states.truncate(found + 1);
-                        self.acknowledged = found;
-                        return Some(db);
-                    }
-                }
-                Err(error) => self.note("open", &error),
-            }
-        }
-        None
-    }
-
-    fn read<T>(&mut self, what: &str, outcome: pebble_db::Result<T>) -> Option<T> {
-        outcome.map_err(|error| self.note(what, &error)).ok()
-    }
-
-    fn commit(&mut self, db: &Db, names: &[&'static str], len: usize, sync: bool) {
-        self.attempts += 1;
-        let number = self.states.len() as u64;
-        let mut state = self.states.last().unwrap().clone();
-        let mut batch = WriteBatch::new();
-        let mut put = |name: &str, key: Vec<u8>, value: Vec<u8>| {
-            let Ok(space) = keyspace(db, name) else { return false };
-            batch.put(&space, &key, &value);
-            state.entry(name.into()).or_default().insert(key, value);
-            true
-        };
-        let mut complete = put("default", COUNTER.to_vec(), number.to_be_bytes().to_vec());
-        for name in names {
-            let key = format!("key-{}", self.attempts % 5).into_bytes();
-            complete &= put(name, key, bytes(self.attempts, len));
-        }
-        if complete {
-            self.write(db, batch, state, sync);
-        }
-    }
-
-    /// Deletes all of a keyspace by one range.
-    fn clear(&mut self, db: &Db, name: &'static str) {
-        self.attempts += 1;
-        let number = self.states.len() as u64;
-        let mut state = self.states.last().unwrap().clone();
-        let mut batch = WriteBatch::new();
-        let Ok(space) = keyspace(db, name) else { return };
-        batch.delete_range(&space, ..).put(&db.default_keyspace(), COUNTER, number.to_be_bytes());
-        state.remove(name);
-        state.entry("default".into()).or_default().insert(COUNTER.to_vec(), number.to_be_bytes().to_vec());
-        self.write(db, batch, state, false);
-    }
-
-    fn write(&mut self, db: &Db, batch: WriteBatch, state: State, sync: bool) {
-        let options = if sync { WriteOptions::sync() } else { WriteOptions::buffered() };
-        let outcome = db.write_with(batch, &options);
-        match &outcome {
-            Ok(()) => {
-                assert!(!self.stopped, "acknowledged after {:?}", self.errors);
-                self.states.push(state);
-                self.acknowledged = self.states.len() - 1;
-                if sync {
-                    self.durable = self.acknowledged;
-                }
-            }
-            Err(error) => {
-                self.note("write", error);
-                if matches!(error, Error::CommitUnknown { .. }) {
-                    assert!(!self.stopped, "unknown twice");
-                    self.stopped = true;
-                    self.states.push(state);
-                }
-            }
-        }
-        self.look(db);
-    }
-
-    /// What is visible is what was acknowledged, or the read fails.
-    fn look(&mut self, db: &Db) {
-        let expected = self.states[self.acknowledged].clone();
-        let outcome = check_reads(db, &expected, &[b"absent"]);
-        self.read("read", outcome);
-    }
-
-    fn call(&mut self, what: &str, outcome: pebble_db::Result<()>) -> bool {
-        self.read(what, outcome).is_some()
-    }
-}
-
-/// All kinds of work, twice, with a reopen between.
-fn script(config: &Config, fs: &FaultFs, ledger: &mut Ledger) {
-    for round in 0..2 {
-        let Some(db) = ledger.open(config, fs) else { return };
-        ledger.commit(&db, &["default"], 30, false);
-        let made = db.keyspace("a").map(|_| ());
-        ledger.call("keyspace", made);
-        ledger.commit(&db, &["default", "a"], 100, true);
-        ledger.commit(&db, &["a"], 1500, false);
-        ledger.commit(&db, &["default"], 3000, round == 1);
-        ledger.call("flush", db.flush());
-        ledger.commit(&db, &["default", "a"], 10, true);
-        if ledger.call("persist", db.persist()) {
-            ledger.durable = ledger.acknowledged;
-        }
-        ledger.call("flush", db.flush());
-        ledger.call("compact", db.compact_range(..));
-        let verified = db.verify().map(|_| ());
-        ledger.call("verify", verified);
-        ledger.clear(&db, "a");
-        ledger.call("flush", db.flush());
-        // Of an empty keyspace only, so that no commit sees a difference whatever a failure leaves of it.
-        if !ledger.states[ledger.acknowledged].contains_key("a") {
-            let dropped = db.drop_keyspace("a").map(|_| ());
-            ledger.call("drop", dropped);
-        }
-        let made = db.keyspace("a").map(|_| ());
-        ledger.call("keyspace", made);
-        ledger.commit(&db, &["a"], 40, false);
-        if ledger.call("close", db.close()) {
-            ledger.durable = ledger.acknowledged;
-        }
-    }
-}
-
-/// Opens what is left and holds it against the ledger.
-fn check_left(config: &Config, image: SimFs, ledger: &Ledger, floor: usize, what: &str) {
-    let db = config.sim(image).open().unwrap_or_else(|error| panic!("{what}: {error}"));
-    let found = number(&db).unwrap();
-    let last = ledger.states.len() - 1;
-    assert!((floor..=last).contains(&found), "{what}: {found} commits of {floor}..={last}");
-    check_reads(&db, &ledger.states[found], &[b"absent"]).unwrap();
-    db.put_with("again", "writable", &WriteOptions::sync()).unwrap();
-    db.close().unwrap();
-}
-
-const OPS: [Op; 16] = [
-    Op::Open,
-    Op::Create,
-    Op::CreateDir,
-    Op::Read,
-    Op::Write,
-    Op::Allocate,
-    Op::Truncate,
-    Op::Sync,
-    Op::SyncDir,
-    Op::Rename,
-    Op::Remove,
-    Op::Map,
-    Op::MapMut,
-    Op::Lock,
-    Op::List,
-    Op::Metadata,
-];
-
-/// The ways in which a kind of call may fail.
-fn kinds(op: Op) -> Vec<FaultKind> {
-    let mut kinds = vec![FaultKind::Io];
+/// The ways in which a kind of call may fail, and whether each is tried for all later calls too.
+fn kinds(op: Op, seed: u64) -> Vec<(FaultKind, bool)> {
+    let mut kinds = vec![
+        (FaultKind::Io, true),
+        (FaultKind::Interrupted, false),
+        // Were it to stay, it would also be met in the drop of what the first panic unwinds.
+        (FaultKind::Panic, false),
+    ];
     match op {
-        Op::Open | Op::Lock | Op::List => kinds.push(FaultKind::TooManyFiles),
-        Op::Create => kinds.extend([FaultKind::TooManyFiles, FaultKind::NoSpace]),
-        Op::Write => kinds.extend([FaultKind::NoSpace, FaultKind::ShortWrite, FaultKind::Interrupted]),
-        Op::Sync => kinds.extend([FaultKind::NoSpace, FaultKind::LyingSync]),
+        Op::Open | Op::Lock | Op::List | Op::Map | Op::MapMut => kinds.push((FaultKind::TooManyFiles, true)),
+        Op::Create => kinds.extend([(FaultKind::TooManyFiles, true), (FaultKind::NoSpace, true)]),
+        Op::Write => kinds.extend([(FaultKind::NoSpace, true), (FaultKind::ShortWrite, true)]),
+        Op::Sync => kinds.extend([(FaultKind::NoSpace, true), (FaultKind::LyingSync, true)]),
         Op::Allocate | Op::Truncate | Op::CreateDir | Op::SyncDir | Op::Rename => {
-            kinds.push(FaultKind::NoSpace);
+            kinds.push((FaultKind::NoSpace, true));
         }
-        _ => {}
+        Op::Read | Op::Remove | Op::Metadata => {}
+        _ => panic!("nobody decided how {op:?} fails"),
+    }
+    if matches!(op, Op::Read | Op::Map) {
+        // One in the file's first bytes, and one anywhere.
+        kinds.extend([seed % 97, seed].map(|bit| (FaultKind::FlipBit { bit }, false)));
     }
     kinds
 }
@@ -239,58 +68,102 @@ impl Drop for Context {
     }
 }
 
-fn one_run(config: &Config, fault: Option<Fault>) -> FaultFs {
-    let sim = SimFs::new(3);
-    let fs = FaultFs::over_sim(sim.clone());
-    if let Some(fault) = &fault {
-        fs.inject(fault.clone());
-    }
-    let mut ledger = Ledger::new();
-    script(config, &fs, &mut ledger);
-    if fault.is_none() {
-        assert_eq!(ledger.errors, [""; 0], "without a fault");
-    }
-    let acknowledged = ledger.acknowledged;
-    let trouble = ledger.errors.join("; ");
-    check_left(config, sim.kill(), &ledger, acknowledged, &format!("killed after {trouble}"));
-    for cut in
-        [CrashImage::NothingUnsynced, CrashImage::EverythingUnsynced, CrashImage::Random(acknowledged as u64)]
-    {
-        let what = format!("{cut:?} after {trouble}");
-        check_left(config, sim.crash_with(cut), &ledger, ledger.durable, &what);
-    }
-    fs
+/// The figures of a test.
+#[derive(Default)]
+struct Tally {
+    runs: u64,
+    /// Runs in which the fault was met.
+    met: u64,
+    /// Runs behind each row of the contract.
+    rows: BTreeMap<&'static str, u64>,
+    failures: Vec<String>,
 }
 
-fn every_call_fails(config: &Config) {
-    let whole = one_run(config, None);
-    let mut runs = 0;
-    let mut failures = Vec::new();
-    for op in OPS {
-        for nth in 0..whole.calls(op) {
-            for fault in kinds(op) {
-                let once = Fault::once(op, nth, fault);
-                for fault in [once.clone(), once.sticky()] {
-                    let name = || format!("{:?}, {fault:?}", config.log_io);
-                    attempt(&mut failures, name, || _ = one_run(config, Some(fault.clone())));
-                    runs += 1;
+impl Tally {
+    fn run(
+        &mut self,
+        config: &Config,
+        script: usize,
+        fault: Option<&Fault>,
+        jump: Option<(u64, Jump)>,
+    ) -> Run {
+        let mut run = Run::new(config, fault.cloned());
+        if let Some((nth, jump)) = jump {
+            run.clock.set(nth, jump);
+        }
+        let (name, calls) = SCRIPTS[script];
+        let what = || format!("{name:?}, {:?}, {:?}, {fault:?}, {jump:?}", config.log_io, config.read_mode);
+        attempt(&mut self.failures, what, || {
+            calls(&mut run);
+            run.finish();
+        });
+        self.runs += 1;
+        self.met += u64::from(run.met());
+        if let Some(row) = run.row() {
+            *self.rows.entry(row).or_default() += 1;
+        }
+        run
+    }
+
+    fn close(&self, what: &str, least: u64) {
+        println!("faults, {what}: {} runs, the fault met in {}, {:?}", self.runs, self.met, self.rows);
+        campaign::count(&["I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9"], "faults", self.runs);
+        for (row, runs) in &self.rows {
+            campaign::count(&[row], "faults", *runs);
+        }
+        assert_none(&self.failures);
+        assert_eq!(self.met + SCRIPTS.len() as u64, self.runs, "a fault was not met");
+        assert!(self.runs >= least, "only {} runs", self.runs);
+    }
+}
+
+fn every_call_fails(config: &Config, least: u64) {
+    let mut tally = Tally::default();
+    for script in 0..SCRIPTS.len() {
+        let whole = tally.run(config, script, None, None);
+        assert_eq!(whole.errors, [""; 0], "{:?} without a fault", SCRIPTS[script].0);
+        for op in Op::ALL {
+            for nth in 0..whole.fs.calls(op) {
+                for (kind, stays) in kinds(op, crate::support::mix(nth)) {
+                    let once = Fault::once(op, nth, kind);
+                    tally.run(config, script, Some(&once), None);
+                    if stays {
+                        tally.run(config, script, Some(&once.sticky()), None);
+                    }
                 }
             }
         }
+        for nth in 0..whole.clock.calls() {
+            for jump in [Jump::Ahead, Jump::Back, Jump::AheadAndBack] {
+                tally.run(config, script, None, Some((nth, jump)));
+            }
+        }
     }
-    println!("faults, {:?}, {:?}: {runs} runs", config.log_io, config.read_mode);
-    campaign::count(&["I1", "I2", "I3", "I4", "I6", "I7", "I9"], "faults", runs);
-    assert_none(&failures);
+    tally.close(&format!("{:?}, {:?}, {:?}", config.log_io, config.read_mode, config.compression), least);
 }
 
 #[test]
-fn every_call_fails_with_a_mapped_log() {
-    every_call_fails(&Config::tiny(LogIo::Map));
+fn every_call_fails_with_a_mapped_log_and_mapped_tables() {
+    every_call_fails(&Config::tiny(LogIo::Map), RUNS[0]);
 }
 
 #[test]
 fn every_call_fails_with_a_written_log_and_positioned_reads() {
-    every_call_fails(&Config { read_mode: ReadMode::Pread, ..Config::tiny(LogIo::Write) });
+    every_call_fails(&Config { read_mode: ReadMode::Pread, ..Config::tiny(LogIo::Write) }, RUNS[1]);
+}
+
+#[test]
+fn every_call_fails_with_a_mapped_log_and_positioned_reads_of_compressed_tables() {
+    let read_mode = ReadMode::Pread;
+    every_call_fails(
+        &Config { read_mode, compression: Compression::Lz4, ..Config::tiny(LogIo::Map) },
+        RUNS[2],
+    );
+}
+
+#[test]
+fn every_call_fails_with_a_written_log_and_mapped_compressed_tables() {
+    every_call_fails(&Config { compression: Compression::Lz4, ..Config::tiny(LogIo::Write) }, RUNS[3]);
 }
 
 /// A flipped bit on the way from the disk is an error of that call and leaves nothing behind.
@@ -299,14 +172,14 @@ fn every_read_flips_a_bit() {
     let mut runs = 0;
     for (log_io, read_mode) in [(LogIo::Map, ReadMode::Map), (LogIo::Write, ReadMode::Pread)] {
         let config = Config { read_mode, ..Config::tiny(log_io) };
-        let sim = SimFs::new(3);
-        let mut ledger = Ledger::new();
-        script(&config, &FaultFs::over_sim(sim.clone()), &mut ledger);
-        let expected = &ledger.states[ledger.acknowledged];
+        let mut run = Run::new(&config, None);
+        (SCRIPTS[0].1)(&mut run);
+        run.close();
+        let (sim, expected) = (run.sim.clone(), run.expected());
         let before = dump(&sim);
         let read = |fs: &FaultFs| -> pebble_db::Result<()> {
             let db = config.sim(fs.clone()).open()?;
-            check_reads(&db, expected, &[b"absent"])?;
+            check_reads(&db, &expected, &[b"absent"])?;
             db.verify().map(|_| ())
         };
         for op in [Op::Read, Op::Map] {

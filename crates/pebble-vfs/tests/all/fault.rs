@@ -167,3 +167,17 @@ fn it_wraps_the_real_file_system_too() {
     file.sync_data().unwrap();
     assert_eq!(fs.open(&path, Open::CreateNew).unwrap_err().kind(), ErrorKind::AlreadyExists);
 }
+
+#[test]
+fn the_calls_that_failed_are_known_each_once() {
+    let fs = FaultFs::over_sim(SimFs::new(0));
+    fs.open(Path::new("a"), Open::CreateNew).unwrap();
+    fs.inject(Fault::once(Op::Any, 1, FaultKind::Io).sticky());
+    fs.sync_dir(Path::new("/")).unwrap();
+    for _ in 0..2 {
+        fs.rename(Path::new("a"), Path::new("b")).unwrap_err();
+        fs.remove(Path::new("b")).unwrap_err();
+    }
+    assert_eq!(fs.hits(), [(Op::Rename, "a".into()), (Op::Remove, "b".into())]);
+    assert_eq!(fs.fired(), 4);
+}

@@ -210,6 +210,65 @@ fn no_file_descriptors_is_an_error_of_that_call_alone() {
     }
 }
 
+/// The same for the log: a new segment for which there is no descriptor, or that cannot be made for another reason, is
+/// made by a later call.
+#[test]
+fn a_segment_that_cannot_be_made_is_an_error_of_that_call_alone() {
+    for log_io in LOG_MODES {
+        for (op, fault) in [
+            (Op::Create, FaultKind::TooManyFiles),
+            (Op::Create, FaultKind::Io),
+            (Op::Allocate, FaultKind::Io),
+            (Op::MapMut, FaultKind::TooManyFiles),
+        ] {
+            let (sim, fs, db) = prepared(log_io);
+            fs.inject(Fault::once(op, 0, fault).on(".log"));
+            let big = bytes(1, 6000);
+            let Err(error) = db.put("lost", &big) else {
+                assert_eq!((log_io, op), (LogIo::Write, Op::MapMut), "{fault:?} was not met");
+                continue;
+            };
+            assert_eq!(kind(&error), "Io", "{error}");
+            assert_eq!(fs.fired(), 1, "{op:?}");
+            assert!(db.stopped().is_none(), "{op:?}, {fault:?} ended writing");
+            assert_prepared(&db, &[]);
+            db.put_with("more", "3", &WriteOptions::sync()).unwrap();
+            db.put("other", &big).unwrap();
+            db.delete("other").unwrap();
+            assert_prepared(&db, &[("more", "3")]);
+            for image in [sim.kill(), sim.crash_with(CrashImage::NothingUnsynced)] {
+                assert_prepared(&Config::tiny(log_io).sim(image).open().unwrap(), &[("more", "3")]);
+            }
+        }
+    }
+}
+
+/// What a panic leaves half done is not built on: the next writer is told that writing has stopped, and not a reason
+/// of the log's, and the manifest that may say that a keyspace is gone gets no records of it behind it.
+#[test]
+fn a_panic_in_a_sync_or_in_the_drop_of_a_keyspace_ends_writing() {
+    for log_io in LOG_MODES {
+        let (sim, fs, db) = prepared(log_io);
+        fs.inject(Fault::once(Op::Sync, 0, FaultKind::Panic).on(".log"));
+        assert!(catch_unwind(AssertUnwindSafe(|| db.put_with("x", "", &WriteOptions::sync()))).is_err());
+        assert_eq!(kind(&db.put("next", "").unwrap_err()), "ReadOnly");
+        assert_prepared(&db, &[]);
+        drop((db, sim));
+
+        let (sim, fs, db) = prepared(log_io);
+        let space = db.keyspace("a").unwrap();
+        db.flush().unwrap();
+        fs.inject(Fault::once(Op::Sync, 0, FaultKind::Panic).on("MANIFEST"));
+        assert!(catch_unwind(AssertUnwindSafe(|| db.drop_keyspace("a"))).is_err());
+        assert_eq!(kind(&space.put("next", "").unwrap_err()), "ReadOnly");
+        drop((space, db));
+        for image in [sim.kill(), sim.crash_with(CrashImage::NothingUnsynced)] {
+            let db = Config::tiny(log_io).sim(image).open().unwrap();
+            assert_eq!(db.get("synced").unwrap().as_deref(), Some(&b"1"[..]));
+        }
+    }
+}
+
 /// A memtable that fills up is flushed by a thread; when that panics, writers are told and readers see nothing of it.
 #[test]
 fn a_panic_in_the_background_is_an_error_and_reads_go_on() {
