@@ -59,10 +59,12 @@ struct Depth {
     images: usize,
     /// One image in so many is crashed again while it recovers.
     again: u64,
+    /// After a failure nothing more is looked at.
+    to_the_first: bool,
 }
 
 /// For the scripts: all images that differ, but for the last of very many.
-const CLOSE: Depth = Depth { images: 18, again: 10 };
+const CLOSE: Depth = Depth { images: 18, again: 10, to_the_first: false };
 /// Images of one moment of a recovery.
 const IMAGES_IN_RECOVERY: usize = 3;
 
@@ -429,6 +431,9 @@ fn look(
     tally: &mut Tally,
 ) {
     for (what, kill, image) in images(fs, event, depth.images) {
+        if depth.to_the_first && !tally.failures.is_empty() {
+            return;
+        }
         let floor = if kill { history.acknowledged } else { history.durable };
         tally.images += 1;
         let recover_again = mix(tally.images).is_multiple_of(depth.again);
@@ -514,6 +519,26 @@ fn run_half(log_io: LogIo, half: usize) {
     }
     let part = half + if log_io == LogIo::Map { 0 } else { 2 };
     total.close(&format!("{log_io:?}, half {half} of {} scripts", SCRIPTS.len()), PARTS[part]);
+}
+
+/// Runs the scripts up to the first failure: how many images, and what it was.
+pub fn first_failure(config: &Config) -> (u64, Option<String>) {
+    let mut images = 0;
+    for (name, script) in SCRIPTS {
+        let mut run = Scripted::new(config.clone());
+        run.depth.to_the_first = true;
+        run.watch(name);
+        let mut failures = Vec::new();
+        attempt(&mut failures, || format!("{name:?}"), || script(&mut run));
+        run.fs.clear_on_event();
+        let (_, tally) = &mut *lock(&run.shared);
+        images += tally.images + tally.recoveries;
+        tally.failures.append(&mut failures);
+        if !tally.failures.is_empty() {
+            return (images, Some(tally.failures.swap_remove(0)));
+        }
+    }
+    (images, None)
 }
 
 #[test]

@@ -25,7 +25,7 @@ use pebble_vfs::fault::{Fault, FaultKind, Op};
 use self::run::{Jump, Run};
 use self::scripts::SCRIPTS;
 use crate::campaign;
-use crate::support::{Config, assert_none, attempt, check_reads, dump, kind};
+use crate::support::{Config, Rng, assert_none, attempt, check_reads, dump, env_number, kind};
 
 /// Runs that each test comes to at least.
 const RUNS: [u64; 4] = [15_000, 21_000, 18_500, 18_000];
@@ -87,11 +87,21 @@ impl Tally {
         fault: Option<&Fault>,
         jump: Option<(u64, Jump)>,
     ) -> Run {
+        let (name, calls) = SCRIPTS[script];
+        self.run_calls(config, (name, &calls), fault, jump)
+    }
+
+    fn run_calls(
+        &mut self,
+        config: &Config,
+        (name, calls): (&str, &dyn Fn(&mut Run)),
+        fault: Option<&Fault>,
+        jump: Option<(u64, Jump)>,
+    ) -> Run {
         let mut run = Run::new(config, fault.cloned());
         if let Some((nth, jump)) = jump {
             run.clock.set(nth, jump);
         }
-        let (name, calls) = SCRIPTS[script];
         let what = || format!("{name:?}, {:?}, {:?}, {fault:?}, {jump:?}", config.log_io, config.read_mode);
         attempt(&mut self.failures, what, || {
             calls(&mut run);
@@ -105,14 +115,14 @@ impl Tally {
         run
     }
 
-    fn close(&self, what: &str, least: u64) {
+    fn close(&self, what: &str, least: u64, without: usize) {
         println!("faults, {what}: {} runs, the fault met in {}, {:?}", self.runs, self.met, self.rows);
         campaign::count(&["I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9"], "faults", self.runs);
         for (row, runs) in &self.rows {
             campaign::count(&[row], "faults", *runs);
         }
         assert_none(&self.failures);
-        assert_eq!(self.met + SCRIPTS.len() as u64, self.runs, "a fault was not met");
+        assert_eq!(self.met + without as u64, self.runs, "a fault was not met");
         assert!(self.runs >= least, "only {} runs", self.runs);
     }
 }
@@ -139,7 +149,32 @@ fn every_call_fails(config: &Config, least: u64) {
             }
         }
     }
-    tally.close(&format!("{:?}, {:?}, {:?}", config.log_io, config.read_mode, config.compression), least);
+    tally.close(
+        &format!("{:?}, {:?}, {:?}", config.log_io, config.read_mode, config.compression),
+        least,
+        SCRIPTS.len(),
+    );
+}
+
+/// Runs the part of the campaign in which writes and syncs fail, up to the first failure: how many runs, and what it
+/// was.
+pub fn first_failure(config: &Config) -> (u64, Option<String>) {
+    let mut tally = Tally::default();
+    let unbugged = Config { bug: None, ..config.clone() };
+    for script in 0..SCRIPTS.len() {
+        let whole = Tally::default().run(&unbugged, script, None, None);
+        for op in [Op::Sync, Op::Write] {
+            for nth in 0..whole.fs.calls(op) {
+                for (kind, _) in kinds(op, nth) {
+                    tally.run(config, script, Some(&Fault::once(op, nth, kind)), None);
+                    if let Some(failure) = tally.failures.pop() {
+                        return (tally.runs, Some(failure));
+                    }
+                }
+            }
+        }
+    }
+    (tally.runs, None)
 }
 
 #[test]
@@ -164,6 +199,34 @@ fn every_call_fails_with_a_mapped_log_and_positioned_reads_of_compressed_tables(
 #[test]
 fn every_call_fails_with_a_written_log_and_mapped_compressed_tables() {
     every_call_fails(&Config { compression: Compression::Lz4, ..Config::tiny(LogIo::Write) }, RUNS[3]);
+}
+
+/// Faults of each seed of [`random_scripts_and_faults`].
+const FAULTS_OF_A_SEED: usize = 10;
+
+/// Scripts that nobody thought of, under random layouts, and random faults in each.
+#[test]
+fn random_scripts_and_faults() {
+    let seeds = env_number("PEBBLE_FAULT_SEEDS", 200);
+    let first = env_number("PEBBLE_SEED", 1);
+    let mut tally = Tally::default();
+    for seed in first..first + seeds {
+        let mut rng = Rng(seed as u64);
+        let config = Config { segments: (4096, 16384), ..Config::random(&mut rng) };
+        let name = format!("seed {seed}");
+        let drawn = rng.next();
+        let script = |run: &mut Run| scripts::random(run, drawn);
+        let whole = tally.run_calls(&config, (&name, &script), None, None);
+        for _ in 0..FAULTS_OF_A_SEED {
+            let made: Vec<_> = Op::ALL.into_iter().filter(|op| whole.fs.calls(*op) > 0).collect();
+            let op = rng.pick(&made);
+            let (kind, stays) = rng.pick(&kinds(op, rng.clone().next()));
+            let fault = Fault::once(op, rng.next() % whole.fs.calls(op), kind);
+            let fault = if stays && rng.one_in(2) { fault.sticky() } else { fault };
+            tally.run_calls(&config, (&name, &script), Some(&fault), None);
+        }
+    }
+    tally.close("random scripts", (seeds * (1 + FAULTS_OF_A_SEED)) as u64, seeds);
 }
 
 /// A flipped bit on the way from the disk is an error of that call and leaves nothing behind.

@@ -10,6 +10,7 @@ mod faults;
 mod golden;
 mod health;
 mod heat;
+mod history;
 mod kill;
 mod large;
 mod limits;

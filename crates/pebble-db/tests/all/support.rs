@@ -13,6 +13,8 @@ use pebble_db::{
 };
 use pebble_vfs::{Fs, ManualClock, Open, SimFs};
 
+use crate::history::{Bug, BuggyFs};
+
 pub const LOG_MODES: [LogIo; 2] = [LogIo::Map, LogIo::Write];
 
 /// Where the database lies on a simulated disk.
@@ -106,6 +108,8 @@ pub struct Config {
     pub merge_threads: usize,
     pub segments: (u32, u32),
     pub budget: u64,
+    /// A bug that is planted between the database and the simulated disk; see `history.rs`.
+    pub bug: Option<Bug>,
 }
 
 impl Config {
@@ -122,6 +126,7 @@ impl Config {
             merge_threads: 1,
             segments: (4096, 16384),
             budget: 1 << 20,
+            bug: None,
         }
     }
 
@@ -143,6 +148,7 @@ impl Config {
             merge_threads: 1 + rng.below(3),
             segments: rng.pick(&[(4096, 4096), (4096, 16384), (65536, 1 << 20)]),
             budget: rng.pick(&[1 << 20, 4 << 20]),
+            bug: None,
         }
     }
 
@@ -169,8 +175,16 @@ impl Config {
         // The defaults ask the machine for the number of its cores, which takes as long as a small open.
         static DEFAULTS: OnceLock<Builder> = OnceLock::new();
         let builder = DEFAULTS.get_or_init(|| Db::builder(dir())).clone();
-        let components = Components { fs, clock: Arc::new(ManualClock::new()), executor };
+        let components = Components { fs: self.seam(fs), clock: Arc::new(ManualClock::new()), executor };
         self.apply(builder).sync_interval(None).components(components)
+    }
+
+    /// The file system with the planted bug over it, if there is one.
+    pub fn seam(&self, fs: Arc<dyn Fs>) -> Arc<dyn Fs> {
+        match self.bug {
+            Some(bug) => Arc::new(BuggyFs::new(fs, bug)),
+            None => fs,
+        }
     }
 
     /// The database in a real directory, with threads.

@@ -57,7 +57,7 @@ fn sequence(mut number: usize, len: u32) -> Vec<Call> {
 
 fn run(log_io: LogIo, calls: &[Call], total: &mut Tally) {
     let mut run = Scripted::new(Config::tiny(log_io));
-    run.depth = Depth { images: 3, again: 40 };
+    run.depth = Depth { images: 3, again: 40, to_the_first: false };
     run.thin = u64::MAX;
     run.open();
     run.keyspace("a");

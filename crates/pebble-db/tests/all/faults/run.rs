@@ -188,7 +188,7 @@ impl Run {
         assert!(self.db.is_none(), "open twice");
         for _ in 0..2 {
             let before = self.flips().then(|| dump(&self.sim));
-            let fs = Arc::new(self.fs.clone());
+            let fs = self.config.seam(Arc::new(self.fs.clone()));
             let components = Components {
                 fs,
                 clock: Arc::clone(&self.clock) as Arc<dyn Clock>,

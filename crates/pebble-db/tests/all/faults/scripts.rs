@@ -1,6 +1,7 @@
 //! The scripts whose calls are made to fail. A script goes on whatever fails, without a database if it must.
 
 use super::run::Run;
+use crate::support::Rng;
 
 pub type Script = fn(&mut Run);
 
@@ -221,3 +222,36 @@ pub const SCRIPTS: [(&str, Script); 14] = [
         run.compact();
     }),
 ];
+
+/// Calls drawn from a seed.
+pub fn random(run: &mut Run, seed: u64) {
+    let mut rng = Rng(seed);
+    run.open();
+    run.keyspace("a");
+    for _ in 0..24 {
+        match rng.below(24) {
+            0 => run.flush(),
+            1 => run.compact(),
+            2 => run.persist(),
+            3 => run.verify(),
+            4 => run.clear("a"),
+            5 => run.delete_range("default", b"key-02", b"key-07"),
+            6 => {
+                run.close();
+                run.open();
+            }
+            7 => {
+                run.drop_db();
+                run.open();
+            }
+            8 => run.drop_keyspace("a"),
+            9 => run.keyspace("a"),
+            10 => run.hold(Run::flush),
+            11 | 12 => run.delete("default"),
+            _ => {
+                let names: &[_] = rng.pick(&[&["default"], &["default", "a"]]);
+                run.commit(names, rng.pick(&[0, 10, 100, 900, 3000, 20_000]), rng.one_in(4));
+            }
+        }
+    }
+}
