@@ -83,17 +83,6 @@ impl Tally {
     fn run(
         &mut self,
         config: &Config,
-        script: usize,
-        fault: Option<&Fault>,
-        jump: Option<(u64, Jump)>,
-    ) -> Run {
-        let (name, calls) = SCRIPTS[script];
-        self.run_calls(config, (name, &calls), fault, jump)
-    }
-
-    fn run_calls(
-        &mut self,
-        config: &Config,
         (name, calls): (&str, &dyn Fn(&mut Run)),
         fault: Option<&Fault>,
         jump: Option<(u64, Jump)>,
@@ -129,9 +118,10 @@ impl Tally {
 
 fn every_call_fails(config: &Config, least: u64) {
     let mut tally = Tally::default();
-    for script in 0..SCRIPTS.len() {
+    for (name, calls) in SCRIPTS {
+        let script: (_, &dyn Fn(&mut Run)) = (name, &calls);
         let whole = tally.run(config, script, None, None);
-        assert_eq!(whole.errors, [""; 0], "{:?} without a fault", SCRIPTS[script].0);
+        assert_eq!(whole.errors, [""; 0], "{name:?} without a fault");
         for op in Op::ALL {
             for nth in 0..whole.fs.calls(op) {
                 for (kind, stays) in kinds(op, crate::support::mix(nth)) {
@@ -161,7 +151,8 @@ fn every_call_fails(config: &Config, least: u64) {
 pub fn first_failure(config: &Config) -> (u64, Option<String>) {
     let mut tally = Tally::default();
     let unbugged = Config { bug: None, ..config.clone() };
-    for script in 0..SCRIPTS.len() {
+    for (name, calls) in SCRIPTS {
+        let script: (_, &dyn Fn(&mut Run)) = (name, &calls);
         let whole = Tally::default().run(&unbugged, script, None, None);
         for op in [Op::Sync, Op::Write] {
             for nth in 0..whole.fs.calls(op) {
@@ -216,14 +207,14 @@ fn random_scripts_and_faults() {
         let name = format!("seed {seed}");
         let drawn = rng.next();
         let script = |run: &mut Run| scripts::random(run, drawn);
-        let whole = tally.run_calls(&config, (&name, &script), None, None);
+        let whole = tally.run(&config, (&name, &script), None, None);
         for _ in 0..FAULTS_OF_A_SEED {
             let made: Vec<_> = Op::ALL.into_iter().filter(|op| whole.fs.calls(*op) > 0).collect();
             let op = rng.pick(&made);
             let (kind, stays) = rng.pick(&kinds(op, rng.clone().next()));
             let fault = Fault::once(op, rng.next() % whole.fs.calls(op), kind);
             let fault = if stays && rng.one_in(2) { fault.sticky() } else { fault };
-            tally.run_calls(&config, (&name, &script), Some(&fault), None);
+            tally.run(&config, (&name, &script), Some(&fault), None);
         }
     }
     tally.close("random scripts", (seeds * (1 + FAULTS_OF_A_SEED)) as u64, seeds);

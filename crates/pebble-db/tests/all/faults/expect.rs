@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use pebble_db::Error;
 use pebble_vfs::fault::{Fault, FaultKind, Op};
 
-use super::run::reads;
 use crate::support::kind;
 
 /// The row that a failing call is a case of.
@@ -73,4 +72,9 @@ pub fn whole_run(fault: &Fault, errors: &[String]) {
     if fault.kind == FaultKind::Interrupted {
         assert!(errors.is_empty(), "a signal was seen: {errors:?}");
     }
+}
+
+/// Whether a kind of call is one that a read makes.
+fn reads(op: Op) -> bool {
+    matches!(op, Op::Read | Op::Map | Op::Any)
 }

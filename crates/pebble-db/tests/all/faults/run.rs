@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use pebble_db::{Components, Db, Error, Executor, WriteBatch, WriteOptions};
-use pebble_vfs::fault::{Fault, FaultKind, Op};
+use pebble_vfs::fault::{Fault, FaultKind};
 use pebble_vfs::sim::CrashImage;
 use pebble_vfs::{Clock, FaultFs, SimFs};
 
@@ -482,9 +482,4 @@ impl Run {
         db.put_with("again", "writable", &WriteOptions::sync()).unwrap();
         db.close().unwrap();
     }
-}
-
-/// Whether a kind of call is one that a read makes.
-pub fn reads(op: Op) -> bool {
-    matches!(op, Op::Read | Op::Map | Op::Any)
 }
