@@ -104,14 +104,13 @@ impl Tally {
         run
     }
 
-    fn close(&self, what: &str, least: u64, without: usize) {
+    fn close(&self, what: &str, least: u64) {
         println!("faults, {what}: {} runs, the fault met in {}, {:?}", self.runs, self.met, self.rows);
         campaign::count(&["I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9"], "faults", self.runs);
         for (row, runs) in &self.rows {
             campaign::count(&[row], "faults", *runs);
         }
         assert_none(&self.failures);
-        assert_eq!(self.met + without as u64, self.runs, "a fault was not met");
         assert!(self.runs >= least, "only {} runs", self.runs);
     }
 }
@@ -139,11 +138,8 @@ fn every_call_fails(config: &Config, least: u64) {
             }
         }
     }
-    tally.close(
-        &format!("{:?}, {:?}, {:?}", config.log_io, config.read_mode, config.compression),
-        least,
-        SCRIPTS.len(),
-    );
+    assert_eq!(tally.met + SCRIPTS.len() as u64, tally.runs, "a fault was not met");
+    tally.close(&format!("{:?}, {:?}, {:?}", config.log_io, config.read_mode, config.compression), least);
 }
 
 /// Runs the part of the campaign in which writes and syncs fail, up to the first failure: how many runs, and what it
@@ -195,7 +191,8 @@ fn every_call_fails_with_a_written_log_and_mapped_compressed_tables() {
 /// Faults of each seed of [`random_scripts_and_faults`].
 const FAULTS_OF_A_SEED: usize = 10;
 
-/// Scripts that nobody thought of, under random layouts, and random faults in each.
+/// Scripts that nobody thought of, under random layouts, and random faults in each. Some layouts merge in parts, on
+/// threads, so a fault now and then meets another call than it was drawn for, or none.
 #[test]
 fn random_scripts_and_faults() {
     let seeds = env_number("PEBBLE_FAULT_SEEDS", 200);
@@ -217,7 +214,7 @@ fn random_scripts_and_faults() {
             tally.run(&config, (&name, &script), Some(&fault), None);
         }
     }
-    tally.close("random scripts", (seeds * (1 + FAULTS_OF_A_SEED)) as u64, seeds);
+    tally.close("random scripts", (seeds * (1 + FAULTS_OF_A_SEED)) as u64);
 }
 
 /// A flipped bit on the way from the disk is an error of that call and leaves nothing behind.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use pebble_db::{Components, Db, Error, Executor, WriteBatch, WriteOptions};
+use pebble_db::{Components, Db, Error, Executor, Keyspace, WriteBatch, WriteOptions};
 use pebble_vfs::fault::{Fault, FaultKind};
 use pebble_vfs::sim::CrashImage;
 use pebble_vfs::{Clock, FaultFs, SimFs};
@@ -241,8 +241,7 @@ impl Run {
 
     /// Deletes all of a keyspace by one range.
     pub fn clear(&mut self, name: &'static str) {
-        let Some(db) = &self.db else { return };
-        let Ok(space) = keyspace(db, name) else { return };
+        let Some(space) = self.space(name) else { return };
         let mut state = self.next_state();
         state.remove(name);
         let mut batch = WriteBatch::new();
@@ -252,8 +251,7 @@ impl Run {
 
     /// Deletes some of the keys by a range.
     pub fn delete_range(&mut self, name: &'static str, from: &[u8], to: &[u8]) {
-        let Some(db) = &self.db else { return };
-        let Ok(space) = keyspace(db, name) else { return };
+        let Some(space) = self.space(name) else { return };
         let mut state = self.next_state();
         if let Some(map) = state.get_mut(name) {
             map.retain(|key, _| &key[..] < from || &key[..] >= to);
@@ -274,11 +272,9 @@ impl Run {
         changes: impl FnOnce(u64) -> Vec<(&'static str, Vec<u8>, Option<Vec<u8>>)>,
     ) {
         let mut state = self.next_state();
-        let Some(db) = &self.db else { return };
         let mut batch = WriteBatch::new();
         for (name, key, value) in changes(self.attempts) {
-            // A keyspace that could not be made is none of the batch.
-            let Ok(space) = keyspace(db, name) else { return };
+            let Some(space) = self.space(name) else { return };
             let map = state.entry(name.into()).or_default();
             match value {
                 Some(value) => {
@@ -387,8 +383,14 @@ impl Run {
     }
 
     pub fn keyspace(&mut self, name: &str) {
-        self.call("keyspace", |db| keyspace(db, name));
+        self.space(name);
+    }
+
+    /// The keyspace with this name, made if it is not there: a call that may fail like any other.
+    fn space(&mut self, name: &str) -> Option<Keyspace> {
+        let space = self.call("keyspace", |db| keyspace(db, name));
         self.check_stopped("keyspace");
+        space
     }
 
     /// Of an empty keyspace only, so that no commit sees a difference whatever a failure leaves of it.
