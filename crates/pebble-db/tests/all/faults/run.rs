@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use pebble_db::{Components, Db, Error, Executor, Keyspace, WriteBatch, WriteOptions};
-use pebble_vfs::fault::{Fault, FaultKind};
+use pebble_vfs::fault::{Fault, FaultKind, Op};
 use pebble_vfs::sim::CrashImage;
 use pebble_vfs::{Clock, FaultFs, SimFs};
 
@@ -95,6 +95,10 @@ pub struct Run {
     attempts: u64,
     /// A commit is unknown, and no open since: nothing may be acknowledged.
     unknown: bool,
+    /// The calls that the script made, by kind; what comes after it meets no fault.
+    pub made: Vec<(Op, u64)>,
+    /// The looks at the clock that it made.
+    pub looks: u64,
     /// The disk is full by script.
     full: bool,
     pub errors: Vec<String>,
@@ -125,6 +129,8 @@ impl Run {
             durable: 0,
             attempts: 0,
             unknown: false,
+            made: Vec::new(),
+            looks: 0,
             full: false,
             errors: Vec::new(),
         }
@@ -442,6 +448,8 @@ impl Run {
     /// The disk is healthy again: a database that was not stopped takes writes, one that was says so, and both read.
     /// Then what is left is opened as a kill, and as power cuts, would leave it.
     pub fn finish(&mut self) {
+        self.made = Op::ALL.map(|op| (op, self.fs.calls(op))).to_vec();
+        self.looks = self.clock.calls();
         self.fs.clear();
         if let Some(db) = &self.db {
             let stopped = db.stopped().is_some() || self.unknown;
