@@ -1,0 +1,4 @@
+#![no_main]
+#![allow(missing_docs)]
+
+pebble_fuzz::fuzz!(manifest_replay);
