@@ -12,6 +12,9 @@ use crate::{audit, layers, tidy};
 /// Crates whose `tests/loom.rs` are models, run in a build of their own under `--cfg loom`.
 const LOOM_CRATES: &[&str] = &["pebble-engine", "pebble-memtable", "pebble-sstable", "pebble-wal"];
 
+/// The manifest of the fuzz targets, which are a workspace of their own.
+const FUZZ: &str = "fuzz/Cargo.toml";
+
 /// One step: what it is called, and what it does.
 struct Step {
     name: String,
@@ -86,6 +89,11 @@ fn steps(files: &[TextFile], toolchain: Toolchain) -> Result<Vec<Step>, String> 
         steps.push(step(&format!("example {name} {example}"), cargo(&arguments)));
     }
     steps.push(step("audit", Work::Check(audit::run)));
+    if files.iter().any(|file| file.path == FUZZ) {
+        let replay = ["test", "--manifest-path", FUZZ, "--no-default-features", "--locked", "--quiet"];
+        steps.push(step("fuzz fmt", cargo(&["fmt", "--manifest-path", FUZZ, "--check"])));
+        steps.push(step("fuzz replay", Work::Run(in_fuzz_target(&replay))));
+    }
     steps.push(step("fuzz targets", fuzz(files, toolchain)));
     Ok(steps)
 }
@@ -114,19 +122,25 @@ fn examples(files: &[TextFile]) -> Vec<(&str, &str)> {
     found.collect()
 }
 
+/// A command on the fuzz workspace, whose builds are kept beside the others.
+fn in_fuzz_target(arguments: &[&str]) -> Command {
+    Command::cargo(arguments).with_env("CARGO_TARGET_DIR", "target/fuzz")
+}
+
 fn fuzz(files: &[TextFile], toolchain: Toolchain) -> Work {
-    if !files.iter().any(|file| file.path == "fuzz/Cargo.toml") {
+    if !files.iter().any(|file| file.path == FUZZ) {
         return Work::Skip("there is no fuzz directory".to_owned());
     }
     match toolchain {
         Toolchain { nightly: false, .. } => Work::Skip("no nightly toolchain".to_owned()),
         Toolchain { cxx: false, .. } => Work::Skip("no C++ compiler, which libFuzzer needs".to_owned()),
-        _ => Work::Run(Command::cargo(&[
+        _ => Work::Run(in_fuzz_target(&[
             "+nightly",
             "check",
             "--manifest-path",
-            "fuzz/Cargo.toml",
+            FUZZ,
             "--all-targets",
+            "--locked",
         ])),
     }
 }
@@ -169,7 +183,11 @@ mod tests {
                  cargo test -p pebble-wal --release --locked --test loom",
                 "cargo run --quiet --locked -p pebble-wal --example log",
                 "audit",
-                "cargo +nightly check --manifest-path fuzz/Cargo.toml --all-targets",
+                "cargo fmt --manifest-path fuzz/Cargo.toml --check",
+                "CARGO_TARGET_DIR=\"target/fuzz\" \
+                 cargo test --manifest-path fuzz/Cargo.toml --no-default-features --locked --quiet",
+                "CARGO_TARGET_DIR=\"target/fuzz\" \
+                 cargo +nightly check --manifest-path fuzz/Cargo.toml --all-targets --locked",
             ]
         );
     }
