@@ -3,16 +3,16 @@
 //! ```text
 //!   input = flags u8, then changes: kind u8, file u8, and what it needs
 //!
-//!   flags   bit 0: the database was killed, else closed    bit 1: all checksums are put right, one file's in another too
+//!   flags   bit 0: the database was killed, else closed    bit 1: checksums are put right, in other files too
 //!           bit 2: point-in-time recovery                  bit 3: positioned reads
 //! ```
 //!
 //! The directories are checked in, because a database draws its identity at random.
 //!
-//! Oracle: an open that is refused tells of damage and leaves every file as it was. Damage without forged checksums never
-//! gives a wrong value: what is read is one of the commits' states, the last one if a single file of a closed database
-//! was damaged, or an error. With forged ones no answer is promised, but no panic, no walk without end, no memory that
-//! the files do not pay for.
+//! Oracle: an open that is refused tells of damage and leaves every file as it was. Damage without forged checksums
+//! never gives a wrong value: what is read is one of the commits' states, the last one if a single file of a closed
+//! database was damaged, or an error. With forged ones no answer is promised, but no panic, no walk without end, no
+//! memory that the files do not pay for.
 //!
 //! Threading: as every body.
 

@@ -4,9 +4,9 @@
 //!   input = layout, then operations: choice u8 and what it needs
 //! ```
 //!
-//! Oracle: every read is what the map says, or, once a call was made to fail, an error. What an open finds is one of the
-//! commits that were made, none before it missing: at least those that the crash may not take, and a commit whose fate
-//! is unknown whole or not at all. Errors are of the kinds that the fault allows.
+//! Oracle: every read is what the map says, or, once a call was made to fail, an error. What an open finds is one of
+//! the commits that were made, none before it missing: at least those that the crash may not take, and a commit whose
+//! fate is unknown whole or not at all. Errors are of the kinds that the fault allows.
 //!
 //! Threading: as every body; the engine works in the caller.
 

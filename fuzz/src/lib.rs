@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A body never panics by itself, whatever the bytes: every panic is a finding. What a decoder takes is compared with
-//! something naive, encoded again, or both. [`guard`] bounds the memory that bytes from a file may cost, and every walk
-//! counts its steps.
+//! something naive, encoded again, or both. [`guard`] bounds the memory that bytes from a file may cost, and every
+//! walk counts its steps.
 //!
 //! Threading: a body runs on one thread, and starts none.
 

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Oracle: mapped and read segments give the same; what counts are the frames that the naive reader of
-//! [`log_frame`](crate::log_frame) finds; strict agrees with lenient or refuses; nothing is written; and a log that is
-//! begun behind the recovered one is read back.
+//! [`log_frame`](crate::log_frame) finds; strict agrees with lenient or refuses; nothing is written; and a log that
+//! is begun behind the recovered one is read back.
 //!
 //! Threading: as every body.
 

@@ -4,7 +4,8 @@
 //!   input = flags u8, fields            odd flags: the fields are the whole state, else an edit of a small one
 //! ```
 //!
-//! Oracle: an error is a corruption; a state that is taken keeps its own rules, and written again it is read back equal.
+//! Oracle: an error is a corruption; a state that is taken keeps its own rules, and written again it is read back
+//! equal.
 //!
 //! Threading: as every body.
 

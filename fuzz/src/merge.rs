@@ -6,8 +6,9 @@
 //!
 //! The newest layer is a memtable, the others are runs of small tables, split where the input says.
 //!
-//! Oracle: the merge is the sorted list of all records, forward and backward; and what a reader sees of it at his sequence
-//! number, within his bounds, below the range deletes of all layers, is what a map says after the operations up to it.
+//! Oracle: the merge is the sorted list of all records, forward and backward; and what a reader sees of it at his
+//! sequence number, within his bounds, below the range deletes of all layers, is what a map says after the operations
+//! up to it.
 //!
 //! Threading: as every body.
 

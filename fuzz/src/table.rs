@@ -1,8 +1,8 @@
 //! A whole table: opened in place and as a file, walked, searched, verified.
 //!
-//! Oracle: both ways of reading give the same; no walk has more steps than there are records; a get never gives a record
-//! of another key or a version that is too new; and a table that verifies is what its records say: each is found,
-//! both walks agree, and a table written of them verifies with the same figures.
+//! Oracle: both ways of reading give the same; no walk has more steps than there are records; a get never gives a
+//! record of another key or a version that is too new; and a table that verifies is what its records say: each is
+//! found, both walks agree, and a table written of them verifies with the same figures.
 //!
 //! Threading: as every body.
 

@@ -10,8 +10,9 @@
 //!
 //! After that a reader may index by block number without asking again, and nothing here has allocated more
 //! than the file is long. What the checks cannot know (whether an index entry points to its own key) is left
-//! to [`Table::verify`](crate::Table::verify); a get compares keys and so never takes a wrong record for a
-//! right one. Threading: immutable.
+//! to [`Table::verify`](crate::Table::verify); a get compares keys and so never takes the record of another key.
+//! Only an index that was forged together with its checksums can lead it to an older version of the key, or to
+//! bytes within a value that look like a record. Threading: immutable.
 
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
