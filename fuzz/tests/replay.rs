@@ -26,13 +26,24 @@ fn env_number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
-/// Runs one input; a panic is handed on behind the words that repeat it.
-fn attempt(target: &Target, what: impl FnOnce() -> String, bytes: &[u8]) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (target.run)(bytes))) {
-        let path = std::env::temp_dir().join(format!("pebble-fuzz-{}", target.name));
-        std::fs::write(&path, bytes).unwrap();
-        println!("{}: {}; the input is in {}", target.name, what(), path.display());
-        std::panic::resume_unwind(panic);
+/// What went wrong, a line for each target that is done for.
+#[derive(Default)]
+struct Findings(Vec<String>);
+
+impl Findings {
+    /// Runs one input; says whether it panicked, and notes how to repeat it.
+    fn attempt(&mut self, target: &Target, what: impl FnOnce() -> String, bytes: &[u8]) -> bool {
+        let done = catch_unwind(AssertUnwindSafe(|| (target.run)(bytes)));
+        if done.is_err() {
+            let path = std::env::temp_dir().join(format!("pebble-fuzz-{}", target.name));
+            std::fs::write(&path, bytes).unwrap();
+            self.0.push(format!("{}: {}; the input is in {}", target.name, what(), path.display()));
+        }
+        done.is_err()
+    }
+
+    fn assert_none(self) {
+        assert!(self.0.is_empty(), "{} targets found something:\n{}", self.0.len(), self.0.join("\n"));
     }
 }
 
@@ -91,20 +102,23 @@ fn every_target_has_its_binary_and_every_directory_its_target() {
 
 #[test]
 fn seeds_and_regressions() {
+    let mut findings = Findings::default();
     for target in TARGETS {
         for kind in ["seeds", "regressions"] {
             for (name, bytes) in inputs(kind, &target) {
-                attempt(&target, || name.clone(), &bytes);
+                findings.attempt(&target, || name.clone(), &bytes);
                 let mut mended = bytes.clone();
                 target.mend(&mut mended, 1);
-                attempt(&target, || format!("{name}, mended"), &mended);
+                findings.attempt(&target, || format!("{name}, mended"), &mended);
             }
         }
     }
+    findings.assert_none();
 }
 
 #[test]
 fn mutations() {
+    let mut findings = Findings::default();
     let (factor, first) = (env_number("PEBBLE_ROUNDS", 1), env_number("PEBBLE_SEED", 1));
     for target in TARGETS {
         let mut goods = inputs("seeds", &target);
@@ -117,10 +131,14 @@ fn mutations() {
             let (name, good) = &goods[rng.below(goods.len())];
             let (_, other) = &goods[rng.below(goods.len())];
             let bytes = mutated(&target, good, other, &mut rng);
-            attempt(&target, || format!("{name}, round {round} from PEBBLE_SEED={first}"), &bytes);
+            let what = || format!("{name}, round {round} from PEBBLE_SEED={first}");
+            if findings.attempt(&target, what, &bytes) {
+                break;
+            }
         }
         println!("{}: {rounds} mutations of {} inputs", target.name, goods.len());
     }
+    findings.assert_none();
 }
 
 /// Up to four small changes, and checksums put right most of the time.
