@@ -9,6 +9,8 @@
 //!
 //! Threading: as every body.
 
+use std::sync::LazyLock;
+
 use pebble_format::Error;
 use pebble_format::table::{TABLE_FOOTER_LEN, TABLE_VERSION, TableFooter};
 use pebble_sstable::{Compression, PointIndex};
@@ -25,23 +27,30 @@ use crate::{Seed, Target};
 /// See the [module](self).
 pub const TARGET: Target = Target { name: "footer", run, repair: Some(repair), seeds, rounds: 4_000 };
 
-/// A table's data, and what follows it.
-fn base(kind: u8) -> (Vec<u8>, Vec<u8>) {
-    let (index, compression) = match kind % 3 {
-        0 => (PointIndex::Location, Compression::None),
-        1 => (PointIndex::Location, Compression::Lz4),
-        _ => (PointIndex::None, Compression::None),
-    };
-    let records = mixed();
-    let mut bytes = written(records.iter().map(|record| parsed(record)), small(index, compression));
-    let footer = TableFooter::read_from_bytes(&bytes[bytes.len() - TABLE_FOOTER_LEN..]).unwrap();
-    let rest = bytes.split_off(usize::try_from(footer.data_len.get()).unwrap());
-    (bytes, rest)
+/// The data of a table of each kind, and what follows it.
+static BASES: LazyLock<[(Vec<u8>, Vec<u8>); 3]> = LazyLock::new(|| {
+    let kinds = [
+        (PointIndex::Location, Compression::None),
+        (PointIndex::Location, Compression::Lz4),
+        (PointIndex::None, Compression::None),
+    ];
+    kinds.map(|(index, compression)| {
+        let records = mixed();
+        let mut bytes = written(records.iter().map(|record| parsed(record)), small(index, compression));
+        let footer = TableFooter::read_from_bytes(&bytes[bytes.len() - TABLE_FOOTER_LEN..]).unwrap();
+        let rest = bytes.split_off(usize::try_from(footer.data_len.get()).unwrap());
+        (bytes, rest)
+    })
+});
+
+/// The data in front of an input of this kind.
+fn data(kind: u8) -> Vec<u8> {
+    BASES[usize::from(kind) % BASES.len()].0.clone()
 }
 
 fn repair(bytes: &mut [u8]) {
     let Some((kind, rest)) = bytes.split_first_mut() else { return };
-    let mut whole = base(*kind).0;
+    let mut whole = data(*kind);
     let data_len = whole.len();
     whole.extend_from_slice(rest);
     forge::table(&mut whole);
@@ -50,7 +59,7 @@ fn repair(bytes: &mut [u8]) {
 
 fn run(bytes: &[u8]) {
     let (kind, rest) = bytes.split_first().unwrap_or((&0, &[]));
-    let mut whole = base(*kind).0;
+    let mut whole = data(*kind);
     whole.extend_from_slice(rest);
     bounded(2 * allowance(whole.len()), || {
         let table = match open(&whole) {
@@ -85,7 +94,7 @@ fn run(bytes: &[u8]) {
 }
 
 fn seeds() -> Vec<Seed> {
-    let input = |kind: u8| [vec![kind], base(kind).1].concat();
+    let input = |kind: u8| [vec![kind], BASES[usize::from(kind)].1.clone()].concat();
     let mut version = input(0);
     let at = version.len() - TABLE_FOOTER_LEN + 8;
     version[at] = 99;

@@ -10,7 +10,7 @@
 //! Threading: as every body.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use pebble_format::checksum::crc32c;
 use pebble_format::log::LogPosition;
@@ -142,13 +142,16 @@ pub(crate) fn manifest(edits: &[Edit]) -> Vec<u8> {
     dump(&sim)[NAME].clone()
 }
 
+/// What an edit is put behind.
+static BASE: LazyLock<Vec<u8>> = LazyLock::new(|| manifest(&history()[..1]));
+
 fn run(bytes: &[u8]) {
     let (flags, fields) = bytes.split_first().unwrap_or((&0, &[]));
     let fields = &fields[..fields.len() - fields.len() % MANIFEST_ALIGN];
     if fields.is_empty() {
         return;
     }
-    let mut whole = if flags & 1 == 1 { header().as_bytes().to_vec() } else { manifest(&history()[..1]) };
+    let mut whole = if flags & 1 == 1 { header().as_bytes().to_vec() } else { BASE.clone() };
     add_frame(&mut whole, fields);
     let sim = disk(&files(&whole));
     match read(&sim, whole.len()) {

@@ -11,6 +11,7 @@
 //! Threading: as every body.
 
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use pebble_format::table::{RegionId, TABLE_FOOTER_LEN, TableFooter};
 use pebble_format::{InternalKey, KeyspaceId, Seqno, Trailer};
@@ -28,24 +29,26 @@ use crate::{Seed, Target};
 /// See the [module](self).
 pub const TARGET: Target = Target { name: "point_index", run, repair: None, seeds, rounds: 4_000 };
 
-/// A table of the given kind, and where its index lies.
-fn base(kind: u8) -> (Vec<u8>, Range<usize>) {
-    let (index, compression) = match kind % 3 {
-        0 => (PointIndex::Location, Compression::None),
-        1 => (PointIndex::Location, Compression::Lz4),
-        _ => (PointIndex::Bloom { bits_per_key: 12 }, Compression::None),
-    };
-    let records = mixed();
-    let bytes = written(records.iter().map(|record| parsed(record)), small(index, compression));
-    let footer = TableFooter::read_from_bytes(&bytes[bytes.len() - TABLE_FOOTER_LEN..]).unwrap();
-    let region = footer.region(RegionId::PointIndex);
-    let start = usize::try_from(region.offset.get()).unwrap();
-    (bytes, start..start + usize::try_from(region.len.get()).unwrap())
-}
+/// A table of each kind, and where its index lies.
+static BASES: LazyLock<[(Vec<u8>, Range<usize>); 3]> = LazyLock::new(|| {
+    let kinds = [
+        (PointIndex::Location, Compression::None),
+        (PointIndex::Location, Compression::Lz4),
+        (PointIndex::Bloom { bits_per_key: 12 }, Compression::None),
+    ];
+    kinds.map(|(index, compression)| {
+        let records = mixed();
+        let bytes = written(records.iter().map(|record| parsed(record)), small(index, compression));
+        let footer = TableFooter::read_from_bytes(&bytes[bytes.len() - TABLE_FOOTER_LEN..]).unwrap();
+        let region = footer.region(RegionId::PointIndex);
+        let start = usize::try_from(region.offset.get()).unwrap();
+        (bytes, start..start + usize::try_from(region.len.get()).unwrap())
+    })
+});
 
 fn run(bytes: &[u8]) {
     let (kind, index) = bytes.split_first().unwrap_or((&0, &[]));
-    let (mut whole, range) = base(*kind);
+    let (mut whole, range) = BASES[usize::from(*kind) % BASES.len()].clone();
     let len = index.len().min(range.len());
     whole[range.start..range.start + len].copy_from_slice(&index[..len]);
     forge::table(&mut whole);
@@ -92,7 +95,7 @@ fn assert_get(table: &Table, lookup: InternalKey<'_>, records: &[Vec<u8>], verif
 
 fn seeds() -> Vec<Seed> {
     let input = |kind: u8| {
-        let (bytes, range) = base(kind);
+        let (bytes, range) = BASES[usize::from(kind)].clone();
         [&[kind], &bytes[range]].concat()
     };
     let full = [&[0][..], &[0x81; 128]].concat();
