@@ -17,7 +17,7 @@ use crate::records::{encoded, has_range};
 use crate::{Seed, Target};
 
 /// See the [module](self).
-pub const TARGET: Target = Target { name: "batch", run, repair: None, seeds, rounds: 4_000 };
+pub const TARGET: Target = Target { name: "batch", run, repair: None, seeds, rounds: 10_000 };
 
 /// Most records of an input that go into the memtable and the batch: each range delete costs a copy of all others.
 const RECORDS_MAX: usize = 256;

@@ -17,7 +17,7 @@ use crate::tables::{backward, forward, of_one_block, open, open_file, written};
 use crate::{Seed, Target};
 
 /// See the [module](self).
-pub const TARGET: Target = Target { name: "block", run, repair: None, seeds, rounds: 4_000 };
+pub const TARGET: Target = Target { name: "block", run, repair: None, seeds, rounds: 10_000 };
 
 fn one_block() -> TableOptions {
     TableOptions { block_len: BLOCK_LEN_MAX, index: PointIndex::None, ..TableOptions::default() }

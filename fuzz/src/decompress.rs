@@ -19,7 +19,7 @@ use crate::tables::{backward, forward, of_one_block, open, open_file};
 use crate::{Seed, Target, block};
 
 /// See the [module](self).
-pub const TARGET: Target = Target { name: "decompress", run, repair: None, seeds, rounds: 3_000 };
+pub const TARGET: Target = Target { name: "decompress", run, repair: None, seeds, rounds: 8_000 };
 
 /// Longest block that is expanded here to know what to expect.
 const RAW_LEN_MAX: usize = 1 << 20;

@@ -36,7 +36,7 @@ use crate::input::Input;
 use crate::{Seed, Target, forge};
 
 /// See the [module](self).
-pub const TARGET: Target = Target { name: "directory", run, repair: None, seeds, rounds: 1_000 };
+pub const TARGET: Target = Target { name: "directory", run, repair: None, seeds, rounds: 2_500 };
 
 /// The directories as they are checked in.
 const IMAGES: [&[u8]; 2] = [include_bytes!("../fixtures/closed"), include_bytes!("../fixtures/killed")];

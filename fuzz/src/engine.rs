@@ -29,7 +29,7 @@ use crate::input::Input;
 use crate::{Seed, Target};
 
 /// See the [module](self).
-pub const TARGET: Target = Target { name: "engine", run, repair: None, seeds, rounds: 400 };
+pub const TARGET: Target = Target { name: "engine", run, repair: None, seeds, rounds: 1_000 };
 
 /// Most operations of an input.
 const OPS_MAX: usize = 160;

@@ -25,7 +25,7 @@ use crate::tables::{forward, open, open_file, written};
 use crate::{Seed, Target};
 
 /// See the [module](self).
-pub const TARGET: Target = Target { name: "footer", run, repair: Some(repair), seeds, rounds: 4_000 };
+pub const TARGET: Target = Target { name: "footer", run, repair: Some(repair), seeds, rounds: 10_000 };
 
 /// The data of a table of each kind, and what follows it.
 static BASES: LazyLock<[(Vec<u8>, Vec<u8>); 3]> = LazyLock::new(|| {

@@ -24,7 +24,7 @@ use crate::tables::{open, written};
 use crate::{Seed, Target};
 
 /// See the [module](self).
-pub const TARGET: Target = Target { name: "keys", run, repair: None, seeds, rounds: 3_000 };
+pub const TARGET: Target = Target { name: "keys", run, repair: None, seeds, rounds: 8_000 };
 
 /// Most keys of an input.
 const KEYS_MAX: usize = 128;

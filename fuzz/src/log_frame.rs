@@ -21,7 +21,7 @@ use crate::guard::{allowance, bounded};
 use crate::{Seed, Target};
 
 /// See the [module](self).
-pub const TARGET: Target = Target { name: "log_frame", run, repair: Some(repair), seeds, rounds: 4_000 };
+pub const TARGET: Target = Target { name: "log_frame", run, repair: Some(repair), seeds, rounds: 10_000 };
 
 /// Mapped and read segments must give the same.
 pub(crate) const BOTH: [LogIo; 2] = [LogIo::Map, LogIo::Write];

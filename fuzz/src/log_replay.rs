@@ -27,7 +27,7 @@ use crate::log_frame::{BOTH, assert_frames, log_of, naive};
 use crate::{Seed, Target};
 
 /// See the [module](self).
-pub const TARGET: Target = Target { name: "log_replay", run, repair: Some(repair), seeds, rounds: 2_000 };
+pub const TARGET: Target = Target { name: "log_replay", run, repair: Some(repair), seeds, rounds: 5_000 };
 
 /// Most segments of an input.
 const SEGMENTS_MAX: usize = 4;

@@ -29,7 +29,7 @@ use crate::guard::{allowance, bounded};
 use crate::{Seed, Target};
 
 /// See the [module](self).
-pub const TARGET: Target = Target { name: "manifest_edit", run, repair: None, seeds, rounds: 4_000 };
+pub const TARGET: Target = Target { name: "manifest_edit", run, repair: None, seeds, rounds: 10_000 };
 
 pub(crate) const NAME: &str = "MANIFEST-000001";
 

@@ -16,7 +16,7 @@ use crate::{Seed, Target};
 
 /// See the [module](self).
 pub const TARGET: Target =
-    Target { name: "manifest_replay", run, repair: Some(forge::manifest), seeds, rounds: 3_000 };
+    Target { name: "manifest_replay", run, repair: Some(forge::manifest), seeds, rounds: 8_000 };
 
 fn run(bytes: &[u8]) {
     let files = files(bytes);

@@ -27,7 +27,7 @@ use crate::tables::{open, written};
 use crate::{Seed, Target};
 
 /// See the [module](self).
-pub const TARGET: Target = Target { name: "merge", run, repair: None, seeds, rounds: 3_000 };
+pub const TARGET: Target = Target { name: "merge", run, repair: None, seeds, rounds: 8_000 };
 
 const OPS_MAX: usize = 192;
 const MOVES_MAX: usize = 192;

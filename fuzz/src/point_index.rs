@@ -27,7 +27,7 @@ use crate::tables::{open, open_file, written};
 use crate::{Seed, Target};
 
 /// See the [module](self).
-pub const TARGET: Target = Target { name: "point_index", run, repair: None, seeds, rounds: 4_000 };
+pub const TARGET: Target = Target { name: "point_index", run, repair: None, seeds, rounds: 10_000 };
 
 /// A table of each kind, and where its index lies.
 static BASES: LazyLock<[(Vec<u8>, Range<usize>); 3]> = LazyLock::new(|| {

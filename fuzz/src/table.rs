@@ -21,7 +21,7 @@ use crate::tables::{backward, forward, open, open_file, written};
 use crate::{Seed, Target};
 
 /// See the [module](self).
-pub const TARGET: Target = Target { name: "table", run, repair: Some(forge::table), seeds, rounds: 3_000 };
+pub const TARGET: Target = Target { name: "table", run, repair: Some(forge::table), seeds, rounds: 8_000 };
 
 /// Keys that every table is asked for, found or not.
 const ASKED: [(u16, &[u8]); 5] = [(0, b""), (0, b"key-05"), (1, b"bob"), (3, b"x"), (u16::MAX, &[0xff; 12])];
