@@ -85,6 +85,10 @@ fn run(bytes: &[u8]) {
     let facts = |log: &Recovered| (log.end, log.sealed, log.dropped_bytes, log.promise, log.next_segment);
     assert_eq!(facts(&lenient), facts(&other));
     assert!(lenient.next_segment >= first && found.iter().all(|(number, _)| *number < lenient.next_segment));
+    assert!(
+        floor == LogPosition::ZERO || lenient.next_segment > floor.segment(),
+        "a log that falls below its floor"
+    );
     for number in lenient.segments() {
         let (_, range) = found.iter().find(|(own, _)| *own == number).unwrap();
         let whole = &bytes[range.clone()];

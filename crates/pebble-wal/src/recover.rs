@@ -53,7 +53,7 @@ pub struct Recovered {
     pub dropped_bytes: u64,
     /// The highest promise seen in any frame.
     pub promise: LogPosition,
-    /// A segment number larger than any in the directory, and at least `first`.
+    /// A segment number larger than any in the directory and than the floor's, and at least `first`.
     pub next_segment: u32,
     /// The damage that [`Recovery::PointInTime`] stopped at.
     pub damage: Option<Error>,
@@ -150,9 +150,11 @@ pub fn recover(
     io: LogIo,
 ) -> Result<Recovered> {
     let numbers = segment_numbers(&**fs, dir)?;
-    let next_segment = match numbers.last() {
+    // Where the floor's segment is gone, what goes on behind the damage must not end below the floor.
+    let named = numbers.last().copied().max((floor > LogPosition::ZERO).then(|| floor.segment()));
+    let next_segment = match named {
         Some(last) => last.checked_add(1).ok_or_else(|| {
-            in_segment(*last, Corruption::new("log segment number", 0, u32::MAX.into(), (*last).into()))
+            in_segment(last, Corruption::new("log segment number", 0, u32::MAX.into(), last.into()))
         })?,
         None => 0,
     }

@@ -293,6 +293,20 @@ fn the_last_number_leaves_no_room_for_another() {
     assert!(matches!(strict(&fs, 1, LogPosition::ZERO), Err(Error::Corruption(_))));
 }
 
+/// The segment that a clean close was noted in is gone. Who takes the prefix goes on behind the floor, which never falls.
+#[test]
+fn what_follows_a_missing_floor_lies_behind_it() {
+    let (_, fs) = sim(4);
+    for (first, floor, next) in [(1, LogPosition::new(1, 612), 2), (1, LogPosition::new(4, 612), 5)] {
+        assert!(strict(&fs, first, floor).unwrap_err().is_corruption());
+        let recovered = lenient(&fs, first, floor).unwrap();
+        assert!(recovered.damage.is_some());
+        assert_eq!(recovered.next_segment, next);
+    }
+    assert_eq!(lenient(&fs, 3, LogPosition::ZERO).unwrap().next_segment, 3);
+    assert!(lenient(&fs, 1, LogPosition::new(u32::MAX, 64)).unwrap_err().is_corruption());
+}
+
 #[test]
 fn a_newer_version_is_told_and_nothing_is_written() {
     let fixture = fixture(3, 10, 1);
