@@ -1,6 +1,7 @@
 //! Every seed and every regression through its body, and mutations of them, without libFuzzer.
 //!
-//! `PEBBLE_REWRITE=1` writes the seeds anew; `PEBBLE_ROUNDS=n` tries n times as many mutations; `PEBBLE_SEED=n` others.
+//! `PEBBLE_REWRITE=1` writes the seeds anew; `PEBBLE_ROUNDS=n` tries n times as many mutations, `PEBBLE_SEED=n` others,
+//! `PEBBLE_TARGET=name` those of one target.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -120,7 +121,8 @@ fn seeds_and_regressions() {
 fn mutations() {
     let mut findings = Findings::default();
     let (factor, first) = (env_number("PEBBLE_ROUNDS", 1), env_number("PEBBLE_SEED", 1));
-    for target in TARGETS {
+    let only = std::env::var("PEBBLE_TARGET").ok();
+    for target in TARGETS.into_iter().filter(|target| only.as_ref().is_none_or(|name| name == target.name)) {
         let mut goods = inputs("seeds", &target);
         goods.extend(inputs("regressions", &target));
         let goods: Vec<_> = goods.into_iter().collect();
