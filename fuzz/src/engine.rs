@@ -252,7 +252,7 @@ impl World {
             FaultKind::LyingSync,
         ]);
         let fault = Fault::once(op, u64::from(input.u8() % 16), kind);
-        self.fs.inject(if input.u8() % 4 == 0 { fault.sticky() } else { fault });
+        self.fs.inject(if input.u8().is_multiple_of(4) { fault.sticky() } else { fault });
         self.faulty = true;
     }
 
@@ -347,7 +347,7 @@ impl World {
         let bounds =
             (Bound::Included(&lo), if hi.is_empty() { Bound::Unbounded } else { Bound::Excluded(&hi) });
         let (iter, state) = match self.snapshots.last() {
-            Some((snapshot, state)) if input.u8() % 2 == 0 => (snapshot.range(space, bounds), state),
+            Some((snapshot, state)) if input.u8().is_multiple_of(2) => (snapshot.range(space, bounds), state),
             _ => (space.range(bounds), self.now()),
         };
         let Some(mut iter) = self.allow(iter) else { return };
@@ -420,7 +420,7 @@ impl World {
         }
         drop((spaces, db));
         self.sim.set_capacity(None);
-        if !matches!(ending, Ending::Close | Ending::Drop) || input.u8() % 4 != 0 {
+        if !matches!(ending, Ending::Close | Ending::Drop) || !input.u8().is_multiple_of(4) {
             self.fs = FaultFs::over_sim(self.sim.clone());
             self.faulty = false;
         }

@@ -170,6 +170,6 @@ fn mutated(target: &Target, good: &[u8], other: &[u8], rng: &mut Rng) -> Vec<u8>
             }
         }
     }
-    target.mend(&mut bytes, rng.next() as u32);
+    target.mend(&mut bytes, rng.number() as u32);
     bytes
 }

@@ -90,8 +90,19 @@ fn steps(files: &[TextFile], toolchain: Toolchain) -> Result<Vec<Step>, String> 
     }
     steps.push(step("audit", Work::Check(audit::run)));
     if files.iter().any(|file| file.path == FUZZ) {
+        let clippy = [
+            "clippy",
+            "--manifest-path",
+            FUZZ,
+            "--no-default-features",
+            "--all-targets",
+            "--locked",
+            "--quiet",
+        ];
+        let clippy = [&clippy[..], &["--", "-D", "warnings"]].concat();
         let replay = ["test", "--manifest-path", FUZZ, "--no-default-features", "--locked", "--quiet"];
         steps.push(step("fuzz fmt", cargo(&["fmt", "--manifest-path", FUZZ, "--check"])));
+        steps.push(step("fuzz clippy", Work::Run(in_fuzz_target(&clippy))));
         steps.push(step("fuzz replay", Work::Run(in_fuzz_target(&replay))));
     }
     steps.push(step("fuzz targets", fuzz(files, toolchain)));
@@ -184,6 +195,9 @@ mod tests {
                 "cargo run --quiet --locked -p pebble-wal --example log",
                 "audit",
                 "cargo fmt --manifest-path fuzz/Cargo.toml --check",
+                "CARGO_TARGET_DIR=\"target/fuzz\" \
+                 cargo clippy --manifest-path fuzz/Cargo.toml --no-default-features --all-targets --locked --quiet \
+                 -- -D warnings",
                 "CARGO_TARGET_DIR=\"target/fuzz\" \
                  cargo test --manifest-path fuzz/Cargo.toml --no-default-features --locked --quiet",
                 "CARGO_TARGET_DIR=\"target/fuzz\" \
