@@ -295,8 +295,10 @@ impl World {
                 }
             }
         }
-        let sync = flags & 0x80 != 0;
-        let options = if sync { WriteOptions::sync() } else { WriteOptions::buffered() };
+        let wanted = flags & 0x80 != 0;
+        let options = if wanted { WriteOptions::sync() } else { WriteOptions::buffered() };
+        // An empty batch is no commit, so it makes nothing durable either.
+        let sync = wanted && !batch.is_empty();
         let done = self.db().write_with(batch, &options);
         self.committed(done, next, sync);
     }
