@@ -213,8 +213,8 @@ fn told_of<T>(result: Result<T>) -> Option<T> {
     result.map_err(|error| assert_damage(&error, false)).ok()
 }
 
-/// An error of damage. Where checksums are `forged`, tables and manifest may contradict each other, and then the edit of
-/// a flush or a merge is refused.
+/// An error of damage. Where checksums are `forged`, tables and manifest may contradict each other, and then the edit
+/// of a flush or a merge is refused.
 fn assert_damage(error: &Error, forged: bool) {
     let cause = match error {
         Error::ReadOnly { cause } => cause,

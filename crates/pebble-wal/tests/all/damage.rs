@@ -293,7 +293,8 @@ fn the_last_number_leaves_no_room_for_another() {
     assert!(matches!(strict(&fs, 1, LogPosition::ZERO), Err(Error::Corruption(_))));
 }
 
-/// The segment that a clean close was noted in is gone. Who takes the prefix goes on behind the floor, which never falls.
+/// The segment that a clean close was noted in is gone. Who takes the prefix goes on behind the floor, which never
+/// falls.
 #[test]
 fn what_follows_a_missing_floor_lies_behind_it() {
     let (_, fs) = sim(4);
