@@ -124,6 +124,9 @@ const CRATES: &[Row] = &[
 /// Third-party crates that tests of any crate may use.
 const FOR_TESTS: &[&str] = &["criterion", "loom", "proptest", "shuttle", "tempfile", "tracing"];
 
+/// Third-party crates whose primitives stand in for std's in models, under the cfg of the same name.
+const MODEL_CHECKERS: &[&str] = &["loom", "shuttle"];
+
 /// Third-party crates that a build takes only if it asks for them, with the reason.
 const OPTIONAL: &[(&str, &str)] = &[("zstd", "it compiles C, which the default build does not have to")];
 
@@ -256,8 +259,9 @@ fn why_not(from: &Row, edge: &Edge) -> Option<String> {
         let why = "a peer is optional: a build takes those that it asks for";
         return (!edge.optional).then(|| why.to_owned());
     }
-    // The models replace the atomics of production code, so loom is a normal dependency, under its own cfg only.
-    let for_models = to == "loom" && edge.target.as_deref() == Some("cfg(loom)");
+    // The models replace the primitives of production code, so their crates are normal dependencies, each under its own
+    // cfg only.
+    let for_models = MODEL_CHECKERS.contains(&to) && edge.target == Some(format!("cfg({to})"));
     let for_tests = edge.kind == Kind::Dev && FOR_TESTS.contains(&to);
     if let Some((_, why)) = OPTIONAL.iter().find(|(name, _)| *name == to && !edge.optional) {
         return Some(format!("is optional: {why}"));
@@ -437,7 +441,9 @@ mod tests {
         assert_eq!(why(&edge("pebble-cursor", "proptest", Kind::Dev)), None);
         assert_eq!(why(&edge("pebble-db", "pebble-vfs", Kind::Dev)), None);
         let loom = Edge { target: Some("cfg(loom)".to_owned()), ..edge("pebble-wal", "loom", Kind::Normal) };
-        assert_eq!(why(&loom), None);
+        let shuttle =
+            Edge { to: "shuttle".to_owned(), target: Some("cfg(shuttle)".to_owned()), ..loom.clone() };
+        assert_eq!((why(&loom), why(&shuttle)), (None, None));
         for (from, to) in [("pebble-peers", "rocksdb"), ("pebble-sstable", "zstd")] {
             let edge = Edge { optional: true, ..edge(from, to, Kind::Normal) };
             assert_eq!(why(&edge), None);

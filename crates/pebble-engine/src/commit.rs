@@ -29,7 +29,7 @@
 //! - A panic inside the lock stops writing too: the commit may be half in the memtable, and stays invisible.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 
 use pebble_format::log::LogPosition;
 use pebble_format::{KeyspaceId, Kind, RecordBatch, Seqno, Trailer, record};
@@ -42,6 +42,7 @@ use crate::options::{Durability, Executor, RANGE_DELETES_MAX, SEALED_MAX};
 use crate::pace::Owed;
 use crate::state::{ReadState, Sealed};
 use crate::stats::StallReason;
+use crate::sync::MutexGuard;
 
 /// Log segments that one memtable may point into: half of what it has positions for, so that the one oversized
 /// segment of a huge batch always fits behind them.

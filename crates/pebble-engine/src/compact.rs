@@ -12,8 +12,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pebble_compaction::{
@@ -32,7 +31,7 @@ use crate::install::InstallError;
 use crate::merges::Running;
 use crate::options::{Executor, SEALED_MAX};
 use crate::state::RunTables;
-use crate::sync::lock;
+use crate::sync::{Mutex, lock, thread};
 use crate::tables::{NewTables, RunRules};
 
 /// How long a merge holds before it looks again whether flushes have caught up.

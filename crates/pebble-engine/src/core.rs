@@ -12,7 +12,7 @@
 //! inside `state`. Nobody takes an earlier one while he holds a later one.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 
 use pebble_vfs::{Clock, Fs, Lock};
 use pebble_wal::LogSync;
@@ -31,7 +31,7 @@ use crate::snapshots::Snapshots;
 use crate::state::{State, Visible};
 use crate::stats::{Counters, LevelStats, Stats};
 use crate::status::Status;
-use crate::sync::lock;
+use crate::sync::{Condvar, Mutex, lock};
 use crate::tables::Tables;
 use crate::wanted::WantedRanges;
 use crate::work::Work;

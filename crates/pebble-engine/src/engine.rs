@@ -2,8 +2,7 @@
 
 use std::ops::{Bound, ControlFlow};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 
 use pebble_compaction::KeyRange;
 use pebble_format::{KeyspaceId, Kind, Pinned, RecordBatch, Seqno};
@@ -22,7 +21,8 @@ use crate::recover::RecoveryReport;
 use crate::snapshots::SnapshotGuard;
 use crate::stats::Stats;
 use crate::survey::VerifyProgress;
-use crate::sync::lock;
+use crate::sync::thread::JoinHandle;
+use crate::sync::{Mutex, lock};
 use crate::verify::Verification;
 use crate::{open, work};
 

@@ -2,12 +2,12 @@
 //!
 //! Threading: a lock of its own, taken only when something is wrong or when somebody asks.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::core::Core;
 use crate::damage::Damage;
 use crate::error::Error;
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// Places of damage that are remembered one by one.
 const PLACES_MAX: usize = 64;

@@ -20,7 +20,7 @@
 //!
 //! Threading: one install at a time, under the lock of [`Manifest`].
 
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 
 use pebble_format::KeyspaceId;
 use pebble_manifest::{Edit, ManifestLog, ManifestState, Version};
@@ -28,6 +28,7 @@ use pebble_manifest::{Edit, ManifestLog, ManifestState, Version};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::state::{ReadState, Sealed};
+use crate::sync::MutexGuard;
 use crate::tables::Tables;
 
 /// The log of edits and what it says so far. Whoever holds its lock installs.

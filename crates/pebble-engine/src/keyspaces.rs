@@ -20,7 +20,7 @@
 //! and returns once that is durable, so that no record can be durable before the name of its keyspace is.
 
 use std::collections::BTreeMap;
-use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::PoisonError;
 
 use pebble_format::KeyspaceId;
 use pebble_format::manifest::KEYSPACE_NAME_LEN_MAX;
@@ -29,7 +29,7 @@ use crate::commit::Write;
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::options::Durability;
-use crate::sync::lock;
+use crate::sync::{RwLock, RwLockWriteGuard, lock};
 
 /// The name of the keyspace that always exists.
 pub const DEFAULT_KEYSPACE: &str = "default";

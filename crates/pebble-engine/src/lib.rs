@@ -41,6 +41,8 @@ mod repair;
 mod salvaged;
 mod snapshots;
 mod sorted;
+#[cfg(any(loom, shuttle))]
+mod stand_in;
 mod state;
 mod stats;
 mod status;

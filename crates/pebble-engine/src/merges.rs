@@ -12,7 +12,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use pebble_compaction::{Busy, Plan};
 use pebble_format::FileName;
@@ -20,7 +20,7 @@ use pebble_format::FileName;
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::state::Tree;
-use crate::sync::lock;
+use crate::sync::{Condvar, Mutex, MutexGuard, lock};
 
 /// The merges that run now.
 #[derive(Default)]

@@ -4,7 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 
 use pebble_format::log::LogPosition;
 use pebble_format::{FileName, Seqno};
@@ -29,6 +29,7 @@ use crate::snapshots::Snapshots;
 use crate::state::{ReadState, State, Tree, Visible};
 use crate::stats::Counters;
 use crate::status::Status;
+use crate::sync::{Condvar, Mutex};
 use crate::tables::{NewTables, Tables};
 use crate::wanted::WantedRanges;
 use crate::work::Work;

@@ -8,11 +8,11 @@
 //! and such a reader sees only the newest version of anything that the merge was given.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use pebble_format::Seqno;
 
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// All live snapshots, with how many hold each number.
 #[derive(Default)]

@@ -13,17 +13,15 @@
 //! is still the one in force. If so, every commit up to the number lies in it: a commit that went to a later
 //! memtable would have found the picture replaced before it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use arc_swap::{ArcSwap, Guard};
 use pebble_cursor::RangeDeletes;
 use pebble_format::Seqno;
 use pebble_manifest::Version;
 use pebble_memtable::Memtable;
 use pebble_sstable::Table;
 
-use crate::sync::lock;
+use crate::sync::{ArcSwap, AtomicU64, Guard, Mutex, Ordering, lock};
 
 /// A memtable that takes no more records and waits for its flush.
 pub(crate) struct Sealed {

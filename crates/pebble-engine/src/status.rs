@@ -2,11 +2,10 @@
 //!
 //! Threading: any thread may look or latch. The first cause that stops writing stays; a full disk comes and goes.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::sync::lock;
+use crate::sync::{AtomicBool, Mutex, Ordering, lock};
 
 /// The state of the write side.
 #[derive(Default)]

@@ -1,6 +1,36 @@
-//! Locks that do not fall over when a thread panicked: whoever guards more than plain data checks for himself.
+//! The primitives of the engine: std's, `arc-swap`'s and `crossbeam-channel`'s; those of the models under `cfg(loom)`
+//! and `cfg(shuttle)`. And a lock that does not fall over when a thread panicked: whoever guards more than plain data
+//! checks for himself.
+//!
+//! Threading: names only. Figures that guard nothing (`stats.rs`, `pace.rs`, file numbers) keep std's atomics.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+#[cfg(loom)]
+use loom as primitives;
+#[cfg(shuttle)]
+use shuttle as primitives;
+#[cfg(not(any(loom, shuttle)))]
+use std as primitives;
+
+pub(crate) use primitives::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+pub(crate) use primitives::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockWriteGuard};
+use std::sync::PoisonError;
+
+#[cfg(not(loom))]
+pub(crate) use primitives::thread;
+
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) use {
+    arc_swap::{ArcSwap, Guard},
+    crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded},
+};
+
+#[cfg(loom)]
+pub(crate) use crate::stand_in::thread;
+#[cfg(any(loom, shuttle))]
+pub(crate) use {
+    crate::stand_in::{Receiver, RecvTimeoutError, Sender, bounded},
+    pebble_format::stand_in::{ArcSwap, Guard},
+};
 
 /// Locks, also after a panic of a holder.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

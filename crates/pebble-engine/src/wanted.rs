@@ -7,16 +7,15 @@
 //! Threading: a short list under a lock that readers only try, so that none of them ever waits.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
-use crossbeam_channel::Sender;
 use pebble_compaction::{KeyRange, Wanted};
 use pebble_cursor::RangeDelete;
 use pebble_format::Seqno;
 use pebble_memtable::Memtable;
 
 use crate::core::Core;
-use crate::sync::lock;
+use crate::sync::{Mutex, MutexGuard, Sender, lock};
 
 /// Records passed in one movement from which on a merge would pay.
 const WORTH_A_MERGE: u32 = 256;

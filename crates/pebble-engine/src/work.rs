@@ -14,25 +14,21 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use pebble_wal::PagesAhead;
 
 use crate::compact::Step;
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::sync::thread::{Builder, JoinHandle};
+use crate::sync::{AtomicBool, Mutex, Ordering, Receiver, RecvTimeoutError, Sender, bounded, lock};
 
 /// So long without a write is a rest.
 const REST: Duration = Duration::from_millis(50);
 
 /// How often a tree at rest is looked at for writes, which ring no bell.
 const LOOK: Duration = Duration::from_millis(500);
-
-/// Parts of the log that may wait for their pages.
-const PAGES_WAITING: usize = 4;
 
 /// How long a failed job waits before it is tried again, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -42,8 +38,9 @@ pub(crate) struct Work {
     flush: Bell,
     compaction: Bell,
     sync: Bell,
-    /// Pages of the log to be made. What does not fit in is left to the writers.
-    pages: (Sender<Option<PagesAhead>>, Receiver<Option<PagesAhead>>),
+    pages: Bell,
+    /// The pages of the log that are to be made; the last word counts.
+    ahead: Mutex<Option<PagesAhead>>,
     stopping: AtomicBool,
 }
 
@@ -70,7 +67,8 @@ impl Work {
             flush: Bell::new(),
             compaction: Bell::new(),
             sync: Bell::new(),
-            pages: bounded(PAGES_WAITING),
+            pages: Bell::new(),
+            ahead: Mutex::new(None),
             stopping: AtomicBool::new(false),
         }
     }
@@ -94,7 +92,8 @@ impl Work {
 
     /// Has pages of the log made, if somebody has the time.
     pub(crate) fn make_pages(&self, ahead: PagesAhead) {
-        self.pages.0.try_send(Some(ahead)).ok();
+        *lock(&self.ahead) = Some(ahead);
+        self.pages.ring();
     }
 
     /// Tells every thread to end after the job at hand; merges are given up midway.
@@ -103,7 +102,7 @@ impl Work {
         self.flush.ring();
         self.compaction.ring();
         self.sync.ring();
-        self.pages.0.try_send(None).ok();
+        self.pages.ring();
     }
 }
 
@@ -138,10 +137,9 @@ fn start_all(core: &Arc<Core>, threads: &mut Vec<JoinHandle<()>>) -> Result<()> 
         })?);
     }
     threads.push(spawn(core, "pebble-pages", |core| {
-        while let Ok(Some(ahead)) = core.work.pages.1.recv()
-            && !core.work.is_stopping()
-        {
-            ahead.populate();
+        while core.work.pages.heard.recv().is_ok() && !core.work.is_stopping() {
+            let ahead = lock(&core.work.ahead).take();
+            ahead.into_iter().for_each(PagesAhead::populate);
         }
     })?);
     if let Some(interval) = core.options.sync_interval {

@@ -31,6 +31,9 @@ pub mod prefetch;
 pub mod record;
 pub mod region;
 pub mod single_byte;
+#[cfg(any(loom, shuttle))]
+pub mod stand_in;
+mod sync;
 pub mod table;
 
 pub use batch::RecordBatch;

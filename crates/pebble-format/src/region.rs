@@ -14,14 +14,16 @@
 
 use std::any::Any;
 use std::ptr::NonNull;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::sync::{Accesses, Arc, AtomicUsize, Ordering};
 
 /// See the [module](self).
 pub struct AppendRegion {
     base: NonNull<u8>,
     capacity: usize,
     filled: AtomicUsize,
+    /// Nothing but in a model, where it finds a byte that is read and written without an order.
+    accesses: Accesses,
     /// Owns the memory; dropped last.
     _memory: Box<dyn Any + Send + Sync>,
 }
@@ -61,7 +63,8 @@ impl AppendRegion {
         memory: Box<dyn Any + Send + Sync>,
     ) -> Appender {
         assert!(filled <= capacity, "filled {filled} of {capacity}");
-        let region = Self { base, capacity, filled: AtomicUsize::new(filled), _memory: memory };
+        let (filled_for_all, accesses) = (AtomicUsize::new(filled), Accesses::of(capacity));
+        let region = Self { base, capacity, filled: filled_for_all, accesses, _memory: memory };
         Appender { region: Arc::new(region), filled }
     }
 
@@ -81,6 +84,7 @@ impl AppendRegion {
     #[inline]
     pub fn tail(&self, offset: usize) -> Option<&[u8]> {
         let len = self.filled().checked_sub(offset)?;
+        self.accesses.read(offset, len);
         // SAFETY: `offset + len == filled <= capacity`, so the range lies in the region's memory (contract of
         // `from_raw`), which lives as long as `self`. Bytes below `filled` were written before the Release store
         // that our Acquire load saw, and are not written again while `self` is shared: the appender writes behind
@@ -194,7 +198,7 @@ impl Appender {
     pub fn recycle(&mut self) -> bool {
         // A sole owner (no other strong or weak count) means that no slice of the region is alive anywhere.
         let Some(region) = Arc::get_mut(&mut self.region) else { return false };
-        *region.filled.get_mut() = 0;
+        region.filled = AtomicUsize::new(0);
         self.filled = 0;
         true
     }
@@ -207,6 +211,7 @@ impl Appender {
     #[inline]
     pub fn fill(&mut self, len: usize) {
         assert!(len <= self.remaining(), "fill {len} of {}", self.remaining());
+        self.region.accesses.write(self.filled, len);
         self.filled += len;
         self.region.filled.store(self.filled, Ordering::Release);
     }

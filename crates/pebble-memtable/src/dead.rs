@@ -13,11 +13,11 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
 use pebble_cursor::{Cursor, RangeDelete, RangeDeletes, ends_behind};
 use pebble_format::{InternalKey, RecordRef, Seqno};
 
 use crate::memtable::Memtable;
+use crate::sync::ArcSwapOption;
 
 /// Ranges that are kept: one for each queue, and not so many that inserts would feel it.
 const RANGES_MAX: usize = 8;

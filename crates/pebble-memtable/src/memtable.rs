@@ -4,7 +4,6 @@
 //! writer after each insert and may lag behind it for others.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use pebble_cursor::RangeDeletes;
 use pebble_format::{HeadPrefix, InternalKey, PinnedRecord, RecordRef, Seqno};
@@ -12,6 +11,7 @@ use pebble_format::{HeadPrefix, InternalKey, PinnedRecord, RecordRef, Seqno};
 use crate::cursor::MemtableCursor;
 use crate::dead::Dead;
 use crate::ranges::Ranges;
+use crate::sync::totals::{AtomicU64, AtomicUsize, Ordering};
 use crate::tree::{Spot, Tree};
 use crate::windows::record_at;
 use crate::writer::MemtableWriter;

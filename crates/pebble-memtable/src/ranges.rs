@@ -11,10 +11,11 @@
 //! Threading: one writer ([`Ranges::add`]); any number of readers, no lock, no waiting.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arc_swap::ArcSwapOption;
 use pebble_cursor::{RangeDelete, RangeDeletes};
+
+use crate::sync::ArcSwapOption;
+use crate::sync::totals::{AtomicUsize, Ordering};
 
 /// See the [module](self).
 #[derive(Default)]

@@ -1,38 +1,55 @@
-//! The atomics of the tree, and what depends on them: std's in the product, loom's under `cfg(loom)`, where nodes are
-//! small so that a model of a few inserts splits leaves and inner nodes.
+//! The atomics of the tree, and what depends on them: std's in the product, those of the models under `cfg(loom)` and
+//! `cfg(shuttle)`, where nodes are small so that a model of a few inserts splits leaves and inner nodes.
 //!
 //! Threading: names only.
 
-#[cfg(not(loom))]
-pub use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-
 #[cfg(loom)]
-pub use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use loom as primitives;
+#[cfg(shuttle)]
+use shuttle as primitives;
+#[cfg(not(any(loom, shuttle)))]
+use std as primitives;
+
+pub use primitives::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// The atomics of what stands beside the tree. Std's under `cfg(loom)` too: the models of the tree are exhaustive, and
+/// figures that guard no record would only multiply their schedules.
+pub mod totals {
+    #[cfg(shuttle)]
+    pub use shuttle::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    #[cfg(not(shuttle))]
+    pub use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+}
+
+#[cfg(not(shuttle))]
+pub use arc_swap::ArcSwapOption;
+#[cfg(shuttle)]
+pub use pebble_format::stand_in::ArcSwapOption;
 
 /// Slots of a node: 15, as many as fit a permutation word.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub const FAN: usize = 15;
 
 /// Slots of a node in a model. One less than a power of two, as 15 is.
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 pub const FAN: usize = 3;
 
 /// Nodes in the first chunk of an arena.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub const FIRST_CHUNK: usize = 32;
 
 /// Nodes in the first chunk of an arena in a model, where every atomic costs.
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 pub const FIRST_CHUNK: usize = 4;
 
 /// Asks for a cache line that is read as soon as a rank is known, so that it comes together with the heads, not
 /// after them.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 #[inline]
 pub fn warm(word: &AtomicU32) {
     std::hint::black_box(word.load(Ordering::Relaxed));
 }
 
 /// A model has no caches, and a load whose value nobody uses would only multiply its schedules.
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 pub fn warm(_: &AtomicU32) {}

@@ -9,10 +9,11 @@
 //! insertion.
 
 use std::collections::HashMap;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::block::Block;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Shards of a large cache: with two to sixteen threads they rarely meet.
 const SHARDS_MAX: usize = 16;

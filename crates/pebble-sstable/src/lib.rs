@@ -64,6 +64,7 @@ mod seek;
 mod sink;
 mod source;
 mod stream;
+mod sync;
 mod table;
 mod verify;
 mod writer;

@@ -4,8 +4,9 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::thread;
 use std::time::{Duration, Instant};
+
+use crate::sync::thread;
 
 /// A monotonic clock.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::error::Context;
 use crate::fs::{Entry, File, Fs, Lock, LockKind, Open};
@@ -19,6 +19,7 @@ use crate::map::{Map, MapMut};
 pub use crate::op::Op;
 use crate::retry::uninterrupted;
 use crate::sim::{Memory, SimFile, SimFs};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What happens instead of the call, or to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -37,6 +37,7 @@ mod os;
 mod overlay;
 mod retry;
 pub mod sim;
+mod sync;
 mod trace;
 
 pub use clock::{Clock, ManualClock, SystemClock};

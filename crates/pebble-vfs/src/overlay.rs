@@ -15,12 +15,13 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::error::Context;
 use crate::fs::{Entry, File, Fs, Lock, LockKind, Open};
 use crate::map::{Map, MapMut};
 use crate::sim::SimFs;
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Where the directory lies in memory.
 const UPPER: &str = "/overlay";

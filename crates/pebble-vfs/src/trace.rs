@@ -15,10 +15,11 @@
 use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::fs::{Entry, File, Fs, Lock, LockKind, Open};
 use crate::map::{Map, MapMut};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A file system with a transcript. A clone has the same transcript.
 #[derive(Debug, Clone)]

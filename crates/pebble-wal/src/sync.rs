@@ -1,5 +1,14 @@
-//! The primitives that the group commit stands on. The loom model compiles `group.rs` with loom's in this module's
-//! place.
+//! The primitives that the group commit stands on: std's, or those of the models under `cfg(loom)` and `cfg(shuttle)`.
+//!
+//! Threading: names only.
 
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+#[cfg(loom)]
+use loom as primitives;
+#[cfg(shuttle)]
+use shuttle as primitives;
+#[cfg(not(any(loom, shuttle)))]
+use std as primitives;
+
+pub(crate) use primitives::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+pub(crate) use primitives::sync::{Condvar, Mutex, MutexGuard};
+pub(crate) use std::sync::PoisonError;

@@ -11,11 +11,12 @@
 //! Each inode has one lock, taken after the tree's and never the other way round.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use super::crash::FileChoice;
 use super::memory::Memory;
 use super::relock;
+use crate::sync::{Mutex, MutexGuard};
 
 /// What a device writes as a whole.
 pub(super) const SECTOR: usize = 512;

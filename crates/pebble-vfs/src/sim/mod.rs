@@ -25,9 +25,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, ThreadId};
 
 pub use self::crash::CrashImage;
 pub(crate) use self::memory::Memory;
@@ -38,6 +37,7 @@ use crate::error::Context;
 use crate::fs::{Entry, File, Fs, Lock, LockKind, Open, same_directory};
 use crate::map::{Map, MapMut};
 use crate::op::Op;
+use crate::sync::{Mutex, MutexGuard, PoisonError, ThreadId, thread};
 
 /// Free space that a disk without a capacity claims to have.
 const UNBOUNDED: u64 = u64::MAX;

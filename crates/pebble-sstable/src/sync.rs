@@ -1,0 +1,10 @@
+//! The lock of the cache's shards: std's, or those of the models under `cfg(loom)` and `cfg(shuttle)`.
+//!
+//! Threading: names only. The bits of `source.rs` and the cache's numbers guard nothing, and stay std's.
+
+#[cfg(loom)]
+pub(crate) use loom::sync::{Mutex, MutexGuard};
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::{Mutex, MutexGuard};
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) use std::sync::{Mutex, MutexGuard};
