@@ -9,8 +9,10 @@ use std::time::Instant;
 use crate::process::{self, Command, TextFile};
 use crate::{audit, layers, tidy};
 
-/// Crates whose `tests/loom.rs` are models, run in a build of their own under `--cfg loom`.
-const LOOM_CRATES: &[&str] = &["pebble-engine", "pebble-memtable", "pebble-sstable", "pebble-wal"];
+/// Crates with models, run in a build of their own under `--cfg loom`: `tests/loom.rs`, or `src/models.rs` where they
+/// are of what the crate does not show.
+const LOOM_CRATES: &[&str] =
+    &["pebble-engine", "pebble-format", "pebble-memtable", "pebble-sstable", "pebble-wal"];
 
 /// The manifest of the fuzz targets, which are a workspace of their own.
 const FUZZ: &str = "fuzz/Cargo.toml";
@@ -78,11 +80,19 @@ fn steps(files: &[TextFile], toolchain: Toolchain) -> Result<Vec<Step>, String> 
         step("clippy", cargo(&clippy)),
         step("doc", Work::Run(doc.with_env("RUSTDOCFLAGS", "-D warnings"))),
     ];
-    for name in loom_models(files)? {
-        let model = Command::cargo(&["test", "-p", name, "--release", "--locked", "--test", "loom"])
+    for (name, which) in loom_models(files)? {
+        let arguments =
+            ["test", "-p", name, "--release", "--locked"].into_iter().chain(which.iter().copied());
+        let model = Command::cargo(&arguments.collect::<Vec<_>>())
             .with_env("RUSTFLAGS", "--cfg loom")
             .with_env("CARGO_TARGET_DIR", "target/loom");
         steps.push(step(&format!("loom {name}"), Work::Run(model)));
+    }
+    for name in shuttle_scenarios(files) {
+        let scenarios = Command::cargo(&["test", "-p", name, "--release", "--locked", "--test", "shuttle"])
+            .with_env("RUSTFLAGS", "--cfg shuttle")
+            .with_env("CARGO_TARGET_DIR", "target/shuttle");
+        steps.push(step(&format!("shuttle {name}"), Work::Run(scenarios)));
     }
     for (name, example) in examples(files) {
         let arguments = ["run", "--quiet", "--locked", "-p", name, "--example", example];
@@ -109,18 +119,30 @@ fn steps(files: &[TextFile], toolchain: Toolchain) -> Result<Vec<Step>, String> 
     Ok(steps)
 }
 
+/// A crate, and the arguments that choose its models.
+type Models<'a> = (&'a str, &'static [&'static str]);
+
 /// The crates of the table that have models. A model outside the table would never run, so it is an error.
-fn loom_models(files: &[TextFile]) -> Result<Vec<&str>, String> {
-    let mut names = Vec::new();
+fn loom_models(files: &[TextFile]) -> Result<Vec<Models<'_>>, String> {
+    let places: [Models<'_>; 2] =
+        [("/tests/loom.rs", &["--test", "loom"]), ("/src/models.rs", &["--lib", "models::"])];
+    let mut models = Vec::new();
     for file in files {
-        let name = file.path.strip_prefix("crates/").and_then(|rest| rest.strip_suffix("/tests/loom.rs"));
-        let Some(name) = name else { continue };
-        if !LOOM_CRATES.contains(&name) {
-            return Err(format!("{}: {name} is not in LOOM_CRATES of xtask/src/ci.rs", file.path));
+        let Some(rest) = file.path.strip_prefix("crates/") else { continue };
+        for (place, which) in places {
+            let Some(name) = rest.strip_suffix(place) else { continue };
+            if !LOOM_CRATES.contains(&name) {
+                return Err(format!("{}: {name} is not in LOOM_CRATES of xtask/src/ci.rs", file.path));
+            }
+            models.push((name, which));
         }
-        names.push(name);
     }
-    Ok(names)
+    Ok(models)
+}
+
+/// The crates with scenarios for randomized schedules.
+fn shuttle_scenarios(files: &[TextFile]) -> impl Iterator<Item = &str> {
+    files.iter().filter_map(|file| file.path.strip_prefix("crates/")?.strip_suffix("/tests/shuttle.rs"))
 }
 
 /// Crate and name of every example: `examples/name.rs` or `examples/name/main.rs`.
@@ -178,8 +200,10 @@ mod tests {
     #[test]
     fn the_steps_stand_in_their_order() {
         let files = tree(&[
+            "crates/pebble-engine/src/models.rs",
             "crates/pebble-wal/tests/loom.rs",
             "crates/pebble-wal/examples/log.rs",
+            "crates/pebble-db/tests/shuttle.rs",
             "fuzz/Cargo.toml",
         ]);
         assert_eq!(
@@ -191,7 +215,11 @@ mod tests {
                 "cargo clippy --workspace --all-targets --locked --quiet -- -D warnings",
                 "RUSTDOCFLAGS=\"-D warnings\" cargo doc --workspace --no-deps --locked --quiet",
                 "RUSTFLAGS=\"--cfg loom\" CARGO_TARGET_DIR=\"target/loom\" \
+                 cargo test -p pebble-engine --release --locked --lib models::",
+                "RUSTFLAGS=\"--cfg loom\" CARGO_TARGET_DIR=\"target/loom\" \
                  cargo test -p pebble-wal --release --locked --test loom",
+                "RUSTFLAGS=\"--cfg shuttle\" CARGO_TARGET_DIR=\"target/shuttle\" \
+                 cargo test -p pebble-db --release --locked --test shuttle",
                 "cargo run --quiet --locked -p pebble-wal --example log",
                 "audit",
                 "cargo fmt --manifest-path fuzz/Cargo.toml --check",

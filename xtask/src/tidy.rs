@@ -226,7 +226,7 @@ fn check_unsafe(files: &[TextFile]) -> Vec<Finding> {
 }
 
 /// A file that the one test binary forgets is a test that never runs. The binary's root is `tests/all.rs` or
-/// `tests/all/main.rs`; the loom models are a binary of their own.
+/// `tests/all/main.rs`; the models of loom and shuttle are binaries of their own.
 fn check_test_modules(files: &[TextFile]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for root in files.iter().filter(|file| file.path.starts_with("crates/")) {
@@ -243,7 +243,9 @@ fn check_test_modules(files: &[TextFile]) -> Vec<Finding> {
         let nested: Vec<String> =
             members().flat_map(|(file, _)| source::modules(&source::code(&file.text))).collect();
         let direct = source::modules(&source::code(&root.text));
-        for (file, inside) in members().filter(|(file, inside)| file.path != root.path && *inside != "loom") {
+        for (file, inside) in members()
+            .filter(|(file, inside)| file.path != root.path && !matches!(*inside, "loom" | "shuttle"))
+        {
             let stem = inside.strip_suffix("/mod").unwrap_or(inside);
             let (named, place) = match stem.rsplit_once('/') {
                 None => (direct.iter().any(|module| module == stem), root.path.as_str()),

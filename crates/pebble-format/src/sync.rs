@@ -1,5 +1,5 @@
-//! What the region stands on: std's, or shuttle's under `cfg(shuttle)`. The loom model compiles `region.rs` with loom's in
-//! this module's place; in every other model the region is std's, for it has a model of its own.
+//! What the region stands on: std's, or shuttle's under `cfg(shuttle)`. The loom model compiles `region.rs` with loom's
+//! in this module's place; in every other model the region is std's, for it has a model of its own.
 //!
 //! Threading: names only.
 
