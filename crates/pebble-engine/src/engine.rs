@@ -291,7 +291,7 @@ impl Core {
 
     /// The end of all writing. Whoever holds a lock of the write side has finished before, whoever takes one later is
     /// refused, and whoever waits is woken.
-    fn refuse_everything(&self) {
+    pub(crate) fn refuse_everything(&self) {
         let _no_install = lock(&self.manifest);
         let _no_commit = lock(&self.commit);
         self.status.close();

@@ -31,6 +31,8 @@ mod install;
 mod iter;
 mod keyspaces;
 mod merges;
+#[cfg(all(test, loom))]
+mod models;
 mod open;
 mod options;
 mod pace;

@@ -148,7 +148,11 @@ fn start_all(core: &Arc<Core>, threads: &mut Vec<JoinHandle<()>>) -> Result<()> 
     Ok(())
 }
 
-fn spawn(core: &Arc<Core>, name: &str, body: impl Fn(&Core) + Send + 'static) -> Result<JoinHandle<()>> {
+pub(crate) fn spawn(
+    core: &Arc<Core>,
+    name: &str,
+    body: impl Fn(&Core) + Send + 'static,
+) -> Result<JoinHandle<()>> {
     let core = Arc::clone(core);
     let what = String::from(name);
     let root = move || {

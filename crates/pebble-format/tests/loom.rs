@@ -13,7 +13,9 @@ mod region;
 /// Loom's primitives in the place of the standard ones.
 mod sync {
     use loom::cell::UnsafeCell;
-    pub(crate) use loom::sync::Arc;
+    pub(crate) use std::sync::atomic::{AtomicUsize as StdAtomicUsize, Ordering as StdOrdering};
+
+    use loom::sync::Arc;
     pub(crate) use loom::sync::atomic::{AtomicUsize, Ordering};
 
     const GRANULE: usize = 4;
@@ -39,6 +41,8 @@ mod sync {
     }
 }
 
+use std::sync::atomic::{AtomicUsize as StdAtomicUsize, Ordering as StdOrdering};
+
 use loom::sync::Arc;
 use loom::thread;
 use region::{AppendRegion, Appender};
@@ -47,7 +51,15 @@ fn check(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     let bound = std::env::var("PEBBLE_LOOM_BOUND").ok().and_then(|bound| bound.parse().ok());
     builder.preemption_bound = Some(bound.unwrap_or(3));
-    builder.check(model);
+    let executions = std::sync::Arc::new(StdAtomicUsize::new(0));
+    let counted = std::sync::Arc::clone(&executions);
+    builder.check(move || {
+        counted.fetch_add(1, StdOrdering::Relaxed);
+        model();
+    });
+    let executions = executions.load(StdOrdering::Relaxed);
+    println!("{executions} executions");
+    assert!(executions > 10, "a model that does not branch models nothing");
 }
 
 fn append(appender: &mut Appender, word: u32) {

@@ -35,7 +35,8 @@ fn lookup(key: &u8, seqno: u64) -> InternalKey<'_> {
 /// Inserts `before`, then `during` beside a reader that is given the memtable, all keys and the published seqno.
 fn model(before: &'static [u8], during: &'static [u8], read: fn(&Arc<Memtable>, &[u8])) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
+    let bound = std::env::var("PEBBLE_LOOM_BOUND").ok().and_then(|bound| bound.parse().ok());
+    builder.preemption_bound = Some(bound.unwrap_or(3));
     builder.max_branches = 20_000;
     builder.check(move || {
         let (mut writer, memtable) = Memtable::new(HeadPrefix::none());

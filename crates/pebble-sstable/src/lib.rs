@@ -56,6 +56,8 @@ mod index;
 mod iter;
 mod mend;
 mod meta;
+#[cfg(all(test, loom))]
+mod models;
 mod options;
 mod ranges;
 mod remains;

@@ -69,7 +69,8 @@ struct Writer(u32);
 
 fn run(committers: usize, fails_at: u64) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
+    let bound = std::env::var("PEBBLE_LOOM_BOUND").ok().and_then(|bound| bound.parse().ok());
+    builder.preemption_bound = Some(bound.unwrap_or(3));
     builder.check(move || {
         let disk = Arc::new(Model {
             cached: AtomicU64::new(0),
