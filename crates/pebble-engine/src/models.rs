@@ -47,7 +47,7 @@ fn check(bound: usize, model: impl Fn() + Sync + Send + 'static) {
     });
     let executions = executions.load(Ordering::Relaxed);
     println!("{executions} executions");
-    assert!(executions > 10, "a model that does not branch models nothing");
+    assert!(executions > 1, "a model that does not branch models nothing");
 }
 
 /// A log and the memtable over it, as the committer has them.
@@ -265,9 +265,10 @@ fn a_flush_against_its_waiter() {
 /// A writer waits for a flush, and the thread that would do it panics.
 #[test]
 fn a_panic_against_a_waiter() {
-    std::panic::set_hook(Box::new(|info| {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
         if info.payload().downcast_ref::<&str>() != Some(&"a model's panic") {
-            eprintln!("{info}");
+            report(info);
         }
     }));
     check(3, || {

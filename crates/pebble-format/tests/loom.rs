@@ -59,7 +59,7 @@ fn check(model: impl Fn() + Sync + Send + 'static) {
     });
     let executions = executions.load(StdOrdering::Relaxed);
     println!("{executions} executions");
-    assert!(executions > 10, "a model that does not branch models nothing");
+    assert!(executions > 1, "a model that does not branch models nothing");
 }
 
 fn append(appender: &mut Appender, word: u32) {

@@ -41,7 +41,7 @@ fn check(model: impl Fn() + Sync + Send + 'static) {
     });
     let executions = executions.load(Ordering::Relaxed);
     println!("{executions} executions");
-    assert!(executions > 10, "a model that does not branch models nothing");
+    assert!(executions > 1, "a model that does not branch models nothing");
 }
 
 /// A cache with room for two blocks, and three that are asked for: what is found is what was put there, a block that is
