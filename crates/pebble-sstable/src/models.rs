@@ -70,6 +70,10 @@ fn lookups_beside_evictions() {
             })
             .collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
+        let alone = BlockCache::new(1500);
+        alone.insert(7, 0, &block(1));
+        let there = (0..3).filter(|number| cache.get(7, *number).is_some()).count();
+        assert_eq!(cache.used(), there * alone.used(), "each block is kept and counted once");
         cache.forget(7);
         assert_eq!(cache.used(), 0, "every byte that was counted is given back once");
     });
