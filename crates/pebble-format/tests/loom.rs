@@ -13,9 +13,7 @@ mod region;
 /// Loom's primitives in the place of the standard ones.
 mod sync {
     use loom::cell::UnsafeCell;
-    pub(crate) use std::sync::atomic::{AtomicUsize as StdAtomicUsize, Ordering as StdOrdering};
-
-    use loom::sync::Arc;
+    pub(crate) use loom::sync::Arc;
     pub(crate) use loom::sync::atomic::{AtomicUsize, Ordering};
 
     const GRANULE: usize = 4;
