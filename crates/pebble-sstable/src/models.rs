@@ -44,8 +44,8 @@ fn check(model: impl Fn() + Sync + Send + 'static) {
     assert!(executions > 1, "a model that does not branch models nothing");
 }
 
-/// A cache with room for three blocks, and four that are asked for: what is found is what was put there, a block that is
-/// held stays whole while it is evicted, and the bound holds.
+/// A cache with room for three blocks, and four that are asked for: what is found is what was put there, a block that
+/// is held stays whole while it is evicted, and the bound holds.
 #[test]
 fn lookups_beside_evictions() {
     check(|| {
