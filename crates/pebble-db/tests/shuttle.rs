@@ -350,6 +350,7 @@ fn a_full_disk_that_is_freed() {
                                     let before = number_of(db.get([writer]).unwrap());
                                     assert_eq!(before, n - 1, "a refused write is not there");
                                     faults.clear();
+                                    thread::yield_now();
                                 }
                                 Err(error) => panic!("{error}"),
                             }

@@ -185,9 +185,24 @@ fn until_stopped(core: &Core, bell: &Bell, job: impl Fn(&Core) -> Result<bool>) 
                 }
             }
             Err(_) => {
-                bell.heard.recv_timeout(pause).ok();
+                rest(core, bell, pause);
                 pause = (pause * 2).min(RETRY.1);
             }
+        }
+    }
+}
+
+/// Waits out a pause, which only the end cuts short, or a writer that asks for a flush: a merge rings the bell of its
+/// kind as it begins, and one that fails would be begun again at once by its own ring, or by that of another which
+/// fails.
+fn rest(core: &Core, bell: &Bell, pause: Duration) {
+    let until = core.clock.now() + pause;
+    loop {
+        let left = until.saturating_sub(core.clock.now());
+        let woken = bell.heard.recv_timeout(left);
+        let is_over = woken == Err(RecvTimeoutError::Timeout) || left.is_zero();
+        if is_over || core.work.is_stopping() || std::ptr::eq(bell, &core.work.flush) {
+            return;
         }
     }
 }
