@@ -1,8 +1,8 @@
 //! Loom models of the engine: its own types, in every interleaving and every order that the memory model allows.
 //!
 //! The disk is simulated and does each call in one step. A picture is swapped by the stand-in of `pebble_format`, and
-//! no wait times out (`stand_in.rs`). Models of a whole [`Core`] drive its methods from the model's threads, so that what
-//! is not meant does not run.
+//! no wait times out (`stand_in.rs`). Models of a whole [`Core`] drive its methods from the model's threads, so that
+//! what is not meant does not run.
 //!
 //! Threading: loom's.
 
