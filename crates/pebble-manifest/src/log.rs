@@ -29,6 +29,7 @@
 //!
 //! Threading: one owner; every call waits for the disk.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -38,7 +39,7 @@ use pebble_format::manifest::{
     ManifestHeader,
 };
 use pebble_format::{Error, FileName, Result};
-use pebble_vfs::{File, Fs, Open};
+use pebble_vfs::{File, Fs, Open, is_no_space};
 use zerocopy::IntoBytes;
 
 use crate::codec;
@@ -120,7 +121,8 @@ impl ManifestLog {
     /// is not checked here, and one that breaks a rule makes the manifest unreadable.
     ///
     /// Errors: `InvalidArgument` when the edit is empty or too long, or when the log must be rolled first; nothing
-    /// has changed then. Otherwise the log has failed: nobody knows whether the edit is durable, and every later call
+    /// has changed then. `Io` for a write that found the disk full: the edit is not in force, for part of its frame is
+    /// missing, and the log must be rolled, once there is space. Otherwise the log has failed: nobody knows whether the edit is durable, and every later call
     /// repeats the error.
     ///
     /// Cost: one write and one `fdatasync`.
@@ -131,8 +133,15 @@ impl ManifestLog {
         }
         let frame = frame(self.seed, self.end, edit)?;
         let end = end_of(self.end, &frame)?;
-        let written = self.write(&frame);
-        self.keep(written)?;
+        match self.write(&frame) {
+            Err(error) if is_no_space(&error) => {
+                self.torn = true;
+                return Err(error.into());
+            }
+            written => self.keep(written.map_err(Error::from))?,
+        }
+        let synced = self.file.as_ref().map_or(Ok(()), |file| file.sync_data());
+        self.keep(synced.map_err(Error::from))?;
         self.end = end;
         Ok(())
     }
@@ -178,7 +187,7 @@ impl ManifestLog {
         Ok(Self { file: Some(file), ..Self::recovered(fs, dir, &header, end, end, false) })
     }
 
-    fn write(&mut self, frame: &[u8]) -> Result<()> {
+    fn write(&mut self, frame: &[u8]) -> io::Result<()> {
         let file = match &self.file {
             Some(file) => file,
             None => {
@@ -186,8 +195,7 @@ impl ManifestLog {
                 self.file.insert(self.fs.open(&path, Open::ReadWrite)?)
             }
         };
-        file.write_at(frame, self.end)?;
-        Ok(file.sync_data()?)
+        file.write_at(frame, self.end)
     }
 
     /// What ended this log, if anything did: whether its last edit, or a roll, is in force is for the next

@@ -225,7 +225,7 @@ fn edits_that_say_nothing_or_break_the_state_are_refused_unwritten() {
 #[test]
 fn after_a_failed_append_the_file_is_never_touched_again() {
     for (op, kind) in
-        [(Op::Write, FaultKind::Io), (Op::Write, FaultKind::ShortWrite), (Op::Sync, FaultKind::LyingSync)]
+        [(Op::Write, FaultKind::Io), (Op::Sync, FaultKind::NoSpace), (Op::Sync, FaultKind::LyingSync)]
     {
         let sim = disk();
         let fs = FaultFs::over_sim(sim.clone());
@@ -244,6 +244,30 @@ fn after_a_failed_append_the_file_is_never_touched_again() {
             let found = recover(&sim.crash(seed)).unwrap().unwrap();
             assert!((1..=2).contains(&found.state.keyspaces.len()));
         }
+    }
+}
+
+/// All or part of the frame is missing, so the edit is not in force; the next manifest goes on without it.
+#[test]
+fn an_append_to_a_full_disk_is_made_good_by_a_roll() {
+    for kind in [FaultKind::NoSpace, FaultKind::ShortWrite] {
+        let sim = disk();
+        let fs = FaultFs::over_sim(sim.clone());
+        let state = ManifestState::new(UUID).apply(&keyspace(1)).unwrap();
+        let mut log = ManifestLog::create(Arc::new(fs.clone()), Path::new(DIR), 1, &state).unwrap();
+        fs.inject(Fault::once(Op::Write, 0, kind).on("MANIFEST"));
+        assert!(matches!(log.append(&keyspace(2)).unwrap_err(), Error::Io(_)));
+        assert!(log.failed().is_none() && log.wants_roll());
+        let events = sim.events();
+        assert!(matches!(log.append(&keyspace(3)), Err(Error::InvalidArgument(_))));
+        assert_eq!(sim.events(), events, "{kind:?}: behind a torn frame nothing is ever appended");
+        for seed in 0..20 {
+            assert_eq!(recover(&sim.crash(seed)).unwrap().unwrap().state.keyspaces.len(), 1, "{kind:?}");
+        }
+        log.roll(2, &state).unwrap();
+        log.append(&keyspace(3)).unwrap();
+        let found = found_state(&sim);
+        assert_eq!(found.keyspaces.keys().map(|id| id.0).collect::<Vec<_>>(), [1, 3]);
     }
 }
 
