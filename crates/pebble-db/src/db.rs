@@ -160,7 +160,7 @@ impl Db {
         self.engine.keyspace_names()
     }
 
-    /// Applies a batch whole. An empty one is no commit.
+    /// Applies a batch whole. An empty one is no commit; with [`WriteOptions::sync`] it is [`Db::persist`].
     pub fn write(&self, batch: WriteBatch) -> Result<()> {
         self.write_with(batch, &WriteOptions::default())
     }

@@ -139,7 +139,11 @@ impl Core {
     ) -> Result<()> {
         let (len, count) = write.size()?;
         if count == 0 {
-            return self.status.check_writable();
+            // No commit of its own, but a sync one still makes every earlier one durable.
+            return match durability {
+                Durability::Buffered => self.status.check_writable(),
+                Durability::Sync => self.persist(),
+            };
         }
         let committer = self.lock_commit()?;
         if !committer.dropped.is_empty() && write.any_in(&committer.dropped) {

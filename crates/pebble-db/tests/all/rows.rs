@@ -220,7 +220,7 @@ fn power_lost() {
 fn mixed() {
     let mut cases = 0;
     for log_io in LOG_MODES {
-        for persist in [false, true] {
+        for way in ["a commit", "persist", "an empty batch"] {
             for before in 0..12_u64 {
                 let bench = Bench::new(Config::tiny(log_io));
                 let users = bench.db.keyspace("users").unwrap();
@@ -232,9 +232,10 @@ fn mixed() {
                         bench.db.flush().unwrap();
                     }
                 }
-                match persist {
-                    true => bench.db.persist().unwrap(),
-                    false => bench.db.put_with("sync", "", &WriteOptions::sync()).unwrap(),
+                match way {
+                    "persist" => bench.db.persist().unwrap(),
+                    "a commit" => bench.db.put_with("sync", "", &WriteOptions::sync()).unwrap(),
+                    _ => bench.db.write_with(WriteBatch::new(), &WriteOptions::sync()).unwrap(),
                 }
                 let expected = scan(&bench.db).unwrap();
                 bench.db.put("behind", "").unwrap();
@@ -243,7 +244,7 @@ fn mixed() {
                     map.remove(&b"behind"[..]);
                 }
                 found.retain(|_, map| !map.is_empty());
-                assert_eq!(found, expected, "{log_io:?}, {before} before, persist: {persist}");
+                assert_eq!(found, expected, "{log_io:?}, {before} before, by {way}");
                 cases += 1;
             }
         }
