@@ -90,7 +90,7 @@ pub(crate) fn open_locked(
         manifest.record(&nothing, next, &tables).map_err(InstallError::into_cause)?;
         (recover::resume(place, recovered, order)?, tree)
     } else {
-        let mut outputs = NewTables::new(&tables, true);
+        let mut outputs = NewTables::new(&tables, false);
         let bottom = tree.runs.is_empty();
         let mut edit =
             recover::flush_replayed(&recovered, &mut order, &tables, &mut outputs, bottom, memtable_len)?;

@@ -105,7 +105,8 @@ pub(crate) fn flush_replayed(
             cut_at: &[],
             cut_len_min: 0,
             stop: &|| false,
-            cached: true,
+            // Nobody reads yet.
+            cached: false,
         };
         let written = tables.write_run(&mut memtable.cursor(), outputs, &rules, (None, None))?;
         added_runs.extend(new_run(0, tables.new_number(), written));

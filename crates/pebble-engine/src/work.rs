@@ -263,7 +263,12 @@ impl Core {
             }
             while self.work.compaction.heard.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout)
                 && self.visible.get() == written
-            {}
+            {
+                // A longer rest: the log's spare segments would be most of a small database.
+                if let Ok(mut committer) = self.commit.lock() {
+                    committer.log.trim();
+                }
+            }
         }
         Ok(true)
     }

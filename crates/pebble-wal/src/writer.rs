@@ -335,6 +335,11 @@ impl LogWriter {
         Ok(self.end())
     }
 
+    /// Gives the segments that are kept for another life back to the file system, for a log that rests.
+    pub fn trim(&mut self) {
+        self.spares.clear(&*self.fs, &self.dir);
+    }
+
     /// Where the log ends now.
     #[inline]
     pub fn end(&self) -> LogPosition {

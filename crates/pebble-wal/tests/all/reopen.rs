@@ -240,6 +240,21 @@ fn a_segment_that_is_read_is_not_recycled() {
 }
 
 #[test]
+fn a_log_that_rests_keeps_no_spare_segments() {
+    let (_, fs) = sim(9);
+    let mut log = create(&fs, LogIo::Map);
+    (0..60).for_each(|index| _ = append(&mut log, index));
+    log.rotate().unwrap();
+    let first = log.segment();
+    log.retire(first);
+    assert!(files(&*fs).len() > 1, "spares");
+    log.trim();
+    assert_eq!(files(&*fs).len(), 1);
+    (60..90).for_each(|index| _ = append(&mut log, index));
+    assert_eq!(replayed(&fs, first), (60..90).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_segment_made_ahead_is_used() {
     let (_, fs) = sim(9);
     let mut log = create(&fs, LogIo::Map);
