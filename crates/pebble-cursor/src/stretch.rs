@@ -13,7 +13,11 @@
 use std::ops::Range;
 
 use pebble_format::limits::RECORD_ALIGN;
+use pebble_format::prefetch::prefetch_lines;
 use pebble_format::{InternalKey, KeyspaceId, Pinned, PinnedRecord, RecordRef, Seqno};
+
+/// Bytes that [`Stretch::asked_for`] asks for: some eight small records, which is as far as many a walk goes.
+const ASK_LEN: usize = 1024;
 
 /// Which way a walk goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +72,17 @@ impl Stretch {
             newest,
             keyspace: None,
         }
+    }
+
+    /// Asks for the first few records at once: the processor sees a walk only after it has waited for some of them.
+    #[must_use]
+    pub fn asked_for(self) -> Self {
+        if self.direction == Direction::Forward
+            && let Some(place) = self.place(self.left.start)
+        {
+            prefetch_lines(&self.block, place, ASK_LEN);
+        }
+        self
     }
 
     /// The same, known to be of one keyspace only.

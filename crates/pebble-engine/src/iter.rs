@@ -141,12 +141,14 @@ struct End {
     /// Steps until the view is asked for a stretch, and how many it is left alone after a short one.
     patience: u32,
     backoff: u32,
+    /// The patience that a seek begins with.
+    patience_first: u32,
     /// The end was moved to its entry by a seek, and has yet to give it.
     pending: bool,
 }
 
-/// Whoever takes fewer entries than this has no use for a stretch.
-const STRETCH_AFTER: u32 = 1;
+/// With several runs a stretch costs a look at its far end, which whoever takes fewer entries than this has no use for.
+const STRETCH_AFTER: u32 = 4;
 /// A stretch of fewer records costs more than it saves.
 const STRETCH_MIN: usize = 4;
 /// After a short stretch the view is left alone for so many steps, and twice as many after each one more.
@@ -247,10 +249,11 @@ impl Iter {
             layer: first_run + run,
             whole: false,
         }));
+        let patience = if children.len() > 1 { STRETCH_AFTER } else { 0 };
         let merge = Merge::with_prefix(children, self.prefix());
         let (lo, hi) = self.bounds.clone();
         let view = Visible::new(merge, self.keyspace, lo, hi, self.seqno).below(veils);
-        End { view, stretch: None, patience: STRETCH_AFTER, backoff: BACKOFF_MIN, pending: false }
+        End { view, stretch: None, patience, backoff: BACKOFF_MIN, patience_first: patience, pending: false }
     }
 
     /// What all keys within the bounds share.
@@ -475,7 +478,7 @@ impl Iter {
             self.begin(side)?;
         }
         let Some(end) = self.end_mut(side) else { return Ok(()) };
-        (end.stretch, end.patience, end.backoff, end.pending) = (None, STRETCH_AFTER, BACKOFF_MIN, true);
+        (end.stretch, end.patience, end.backoff, end.pending) = (None, end.patience_first, BACKOFF_MIN, true);
         match side {
             Side::Front => end.view.seek(key),
             Side::Back => end.view.seek_for_prev(key),

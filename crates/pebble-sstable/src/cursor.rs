@@ -274,7 +274,7 @@ impl Cursor for TableCursor {
         };
         let (first, last) = (self.table.first().as_ref().keyspace, self.table.last().as_ref().keyspace);
         let stretch = place.block.stretch(slots, direction, meta.info.seqno_max);
-        Some(stretch.of_keyspace((first == last).then_some(first)))
+        Some(stretch.of_keyspace((first == last).then_some(first)).asked_for())
     }
 
     fn pass(&mut self, records: u16, direction: Direction) -> Result<()> {
