@@ -16,6 +16,11 @@ use pebble_format::limits::RECORD_ALIGN;
 use pebble_format::prefetch::prefetch_lines;
 use pebble_format::{InternalKey, KeyspaceId, Pinned, PinnedRecord, RecordRef, Seqno};
 
+/// How far ahead of a walk lines are asked for, and how many bytes of them: as many as a small record has. The processor
+/// asks by itself too, but begins anew with every page. Measured on 144 B records: 22 ns a step without, 15 with.
+const AHEAD: usize = 2048;
+const AHEAD_LEN: usize = 192;
+
 /// Bytes that [`Stretch::asked_for`] asks for: some eight small records, which is as far as many a walk goes.
 const ASK_LEN: usize = 1024;
 
@@ -102,17 +107,22 @@ impl Stretch {
         if self.left.is_empty() {
             return false;
         }
-        match self.direction {
+        let ahead = match self.direction {
             Direction::Forward => {
                 self.at = self.left.start;
                 self.left.start += 1;
+                AHEAD
             }
             Direction::Backward => {
                 self.left.end -= 1;
                 self.at = self.left.end;
+                AHEAD.wrapping_neg()
             }
-        }
+        };
         self.taken += 1;
+        if let Some(place) = self.place(self.at) {
+            prefetch_lines(&self.block, place.wrapping_add(ahead), AHEAD_LEN);
+        }
         true
     }
 
