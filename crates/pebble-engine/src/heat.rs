@@ -3,7 +3,8 @@
 //! ```text
 //!   nobody reads:   flush ──► device ──► merge ──► device            no page of the cache is filled
 //!   somebody does:  flush ──► page cache ──► merge ──► page cache    and the device, later
-//!   at rest:        what is on the device only is read in, as far as there is memory to spare
+//!   somebody begins to: a table that is touched here and there is read in whole, one after the other
+//!   at rest:        so is all that is on the device only, as far as there is memory to spare
 //! ```
 //!
 //! A fresh page of the cache costs many times the copy into it, so a load that nobody reads yet pays most of its time
@@ -24,6 +25,9 @@ use crate::state::Tree;
 
 /// Tables count as read when at least one block in so many was.
 const READ_PART: u64 = 8;
+
+/// Blocks of a table that were touched before all of it is brought into memory.
+const TOUCHED_MIN: u64 = 4;
 
 /// At most this part of the memory that could be had is filled at rest.
 const WARM_PART: u64 = 2;
@@ -49,6 +53,18 @@ impl Core {
         }
         let path = self.tables.path(FileName::Table(table.number()));
         Ok(Some(self.fs.open(&path, Open::Read)?))
+    }
+
+    /// Brings one table into memory that somebody reads and that is not there; says whether there was one. Its readers
+    /// wait for the device otherwise, a few blocks at a time.
+    pub(crate) fn warm_what_is_read(&self) -> Result<bool> {
+        let tree = Arc::clone(&self.state.load().tree);
+        let mut tables = tree.runs.iter().flat_map(|run| run.iter());
+        let found = tables.find(|table| !table.is_warm() && table.blocks_read().0 >= TOUCHED_MIN);
+        match found {
+            Some(table) if table.len() < self.fs.spare_memory() / WARM_PART => Ok(table.warm()? > 0),
+            _ => Ok(false),
+        }
     }
 
     /// Brings tables into memory, one after the other, until `stop`.

@@ -244,6 +244,11 @@ impl Core {
     /// Carries out what is due, else waits for a rest and uses it. When even a rest has no more use, waits for a
     /// change of the tree or for writes.
     fn merge_or_rest(&self) -> Result<bool> {
+        match self.warm_what_is_read() {
+            Ok(true) => return Ok(true),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "a table that is read is not brought into memory"),
+        }
         if self.merge_in_background(false)?.is_done() {
             return Ok(true);
         }
