@@ -17,7 +17,8 @@ use pebble_format::prefetch::prefetch_lines;
 use pebble_format::{InternalKey, KeyspaceId, Pinned, PinnedRecord, RecordRef, Seqno};
 
 /// How far ahead of a walk lines are asked for, and how many bytes of them: as many as a small record has. The
-/// processor asks by itself too, but begins anew with every page. Measured on 144 B records: 22 ns a step without, 15 with.
+/// processor asks by itself too, but begins anew with every page. Measured on 144 B records: 22 ns a step without, 15
+/// with.
 const AHEAD: usize = 2048;
 const AHEAD_LEN: usize = 192;
 

@@ -123,8 +123,7 @@ impl ManifestLog {
     /// Errors: `InvalidArgument` when the edit is empty or too long, or when the log must be rolled first; nothing
     /// has changed then. `Io` for a write that found the disk full: the edit is not in force, for part of its frame is
     /// missing, and the log must be rolled, once there is space. Otherwise the log has failed: nobody knows whether the
-    /// edit is durable, and every later call
-    /// repeats the error.
+    /// edit is durable, and every later call repeats the error.
     ///
     /// Cost: one write and one `fdatasync`.
     pub fn append(&mut self, edit: &Edit) -> Result<()> {
