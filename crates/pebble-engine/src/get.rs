@@ -39,6 +39,9 @@ impl Core {
 
 impl ReadState {
     fn find(&self, lookup: InternalKey<'_>) -> Result<Option<PinnedRecord>> {
+        if !self.sealed.is_empty() {
+            self.memtables().for_each(|memtable| memtable.prefetch(lookup));
+        }
         for memtable in self.memtables() {
             let deletes = memtable.range_deletes();
             if let Some(answer) = judge(memtable.get_pinned(lookup), deletes.as_deref(), lookup) {

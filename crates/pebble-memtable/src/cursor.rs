@@ -63,7 +63,7 @@ impl MemtableCursor {
         let spot = tree.leaf_of(target);
         let rank = tree.rank(spot.leaf, spot.order, target);
         self.in_spot(spot, rank).or_else(|| {
-            let fence = tree.target(tree.windows.record(spot.fence?).internal_key());
+            let fence = tree.target(tree.windows.record(spot.fence?.position).internal_key());
             let spot = tree.leaf_of(&fence);
             self.in_spot(spot, tree.rank(spot.leaf, spot.order, &fence))
         })

@@ -20,6 +20,8 @@
 
 use std::cmp::Ordering as Compare;
 
+use pebble_format::prefetch::prefetch;
+
 use crate::sync::{AtomicU32, AtomicU64, FAN, Ordering, warm};
 
 /// Which slots are filled, and how they sort.
@@ -160,7 +162,17 @@ impl Leaf {
         self.positions[order.slot(rank + 1)].load(Ordering::Relaxed)
     }
 
-    fn entry(&self, order: Order, rank: usize) -> Entry {
+    /// Asks for all of the leaf. A hint.
+    #[inline]
+    pub fn prefetch(&self) {
+        prefetch(&self.words[0]);
+        prefetch(&self.words[FAN.div_ceil(2)]);
+        prefetch(&self.positions[0]);
+    }
+
+    /// The record with `rank` others before it. The order must name it.
+    #[inline]
+    pub fn entry(&self, order: Order, rank: usize) -> Entry {
         let head = !self.words[order.slot(rank + 1)].load(Ordering::Relaxed);
         Entry { head, position: self.position(order, rank) }
     }

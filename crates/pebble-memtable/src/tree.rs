@@ -64,7 +64,7 @@ use std::cmp::Ordering as Compare;
 use pebble_format::{HeadPrefix, InternalKey};
 
 use crate::arena::Arena;
-use crate::node::{Inner, Leaf, Order};
+use crate::node::{Entry, Inner, Leaf, Order};
 use crate::sync::{AtomicU64, Ordering};
 use crate::windows::Windows;
 
@@ -114,8 +114,8 @@ pub struct Spot {
     pub(crate) order: Order,
     /// The leaf's place in its parent; `None` when the leaf is the root.
     pub(crate) branch: Option<Branch>,
-    /// Position of the first record behind the leaf's range; `None` at the right end.
-    pub(crate) fence: Option<u32>,
+    /// The first record behind the leaf's range; `None` at the right end.
+    pub(crate) fence: Option<Entry>,
 }
 
 impl Tree {
@@ -147,7 +147,7 @@ impl Tree {
             let inner = self.inners.get(handle);
             let (order, nth, child) = settled_child(inner, &choose);
             if nth < order.len() {
-                fence = Some(inner.separator(order, nth + 1).position);
+                fence = Some(inner.separator(order, nth + 1));
             }
             branch = Some(Branch { inner: handle, order, nth });
             handle = child;
@@ -187,16 +187,23 @@ impl Tree {
         self.leaves.get(leaf).rank(order, target.head, |position| self.side(position, target)).0
     }
 
-    /// Position of the first record at or after `target`. Cost: one descent, and one record read where heads are
-    /// equal.
+    /// Position of the first record at or after `target`, if it may be of the same user key: equal keys have equal
+    /// heads, so one with another head need not be read. Cost: one descent.
     #[inline]
-    pub fn lower_bound(&self, target: &Target<'_>) -> Option<u32> {
+    pub fn candidate(&self, target: &Target<'_>) -> Option<u32> {
         let spot = self.leaf_of(target);
         let rank = self.rank(spot.leaf, spot.order, target);
-        match rank < spot.order.len() {
-            true => Some(self.leaves.get(spot.leaf).position(spot.order, rank)),
+        let found = match rank < spot.order.len() {
+            true => Some(self.leaves.get(spot.leaf).entry(spot.order, rank)),
             false => spot.fence,
-        }
+        };
+        found.filter(|found| found.head == target.head).map(|found| found.position)
+    }
+
+    /// Asks for the leaf whose range holds `target`. A hint.
+    #[inline]
+    pub fn prefetch(&self, target: &Target<'_>) {
+        self.leaves.get(self.leaf_of(target).leaf).prefetch();
     }
 
     /// The leaf beside a branch's, if the node is still in the state of that branch.
