@@ -15,6 +15,7 @@ mod audit;
 mod ci;
 mod contract;
 mod coverage;
+mod contest;
 mod layers;
 mod process;
 mod sanitize;
@@ -32,6 +33,7 @@ usage: cargo xtask <verb>
   contract [--read <file>]  the campaign, and one table: each row of docs/contract.md with its tests and cases;
           with a file, the table of a run that kept its account there (PEBBLE_CONTRACT)
   coverage  lines that tests run, of the crates that read and write bytes
+  contest [option ..]  every row of the contest with other engines, for hours: `--help` lists the options
   layers  the arrows between the crates, and what each layer must not name
   sanitize  tests under the address and leak sanitizers
   simulate [workload]  what policies of compaction cost: `pebble simulate`, see its --help
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         ["contract"] => contract::run(&root),
         ["contract", "--read", account] => contract::read(&root, account),
         ["coverage"] => coverage::run(&root),
+        ["contest", arguments @ ..] => contest::run(&root, arguments),
         ["layers"] => layers::run(&root),
         ["sanitize"] => sanitize::run(&root),
         ["tidy"] => tidy::run(&root),

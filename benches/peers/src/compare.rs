@@ -4,7 +4,6 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use clap::ValueEnum;
 use serde_json::json;
 
 use crate::Result;
@@ -16,9 +15,9 @@ type Figures = Vec<Figure>;
 
 /// Runs the command line of this process for each engine, `rounds` times, and prints medians and ratios.
 pub fn run(program: &str, rounds: usize) -> Result<()> {
-    let engines = EngineName::value_variants();
+    let engines = EngineName::merging();
     if engines.len() < 2 {
-        return Err("this build knows no peer; build it with --features fjall".into());
+        return Err("this build knows no peer; build it with --features rocksdb,fjall".into());
     }
     let mut runs: Vec<Vec<Figures>> = vec![Vec::new(); engines.len()];
     for round in 0..rounds.max(1) {
@@ -31,7 +30,7 @@ pub fn run(program: &str, rounds: usize) -> Result<()> {
             runs[index].push(child(engines[index], round)?);
         }
     }
-    print(program, engines, &runs);
+    print(program, &engines, &runs);
     Ok(())
 }
 

@@ -113,16 +113,14 @@ impl Drop for Scratch {
 
 #[cfg(test)]
 mod tests {
-    use clap::ValueEnum;
-
     use super::*;
     use crate::store::{Compression, Config, EngineName};
 
     #[test]
     fn tables_that_went_are_still_counted() {
         let parent = tempfile::tempdir().unwrap();
-        let config = Config { budget: 8 << 20, compression: Compression::None, hold_merges: true };
-        for engine in EngineName::value_variants() {
+        let config = Config { hold_merges: true, ..Config::new(8 << 20, Compression::None) };
+        for engine in EngineName::merging() {
             let scratch = Scratch::new(parent.path(), engine.name()).unwrap();
             assert!(Scratch::new(parent.path(), engine.name()).is_err());
             let store = engine.open(scratch.path(), &config).unwrap();

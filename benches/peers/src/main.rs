@@ -1,29 +1,37 @@
 //! PebbleTree beside other engines, each in a process of its own.
 //!
 //! ```text
-//!   main ─► overwrite ─┬─► store (pebble | fjall | ..)     what an engine must do
-//!      │ └► merge ─────┤
-//!      │               ├─► sampler ─► disk, process        what the kernel says while it runs
-//!      │               └─► report                          JSON lines and a table
-//!      └─► compare ─► this program again, once per engine and round ─► report
+//!   main ─► overwrite ─┬─► store (pebble | rocksdb | ..)   what an engine must do
+//!      │ ├► merge ─────┤
+//!      │ ├► work ──────┤                                   one row of the contest (rows)
+//!      │ │             ├─► sampler ─► disk, process        what the kernel says while it runs
+//!      │ │             └─► report                          JSON lines and a table
+//!      │ └► contest ─► this program again, for each row, round and engine ─► results ─► charts
+//!      └──► compare ─► this program again, once per engine and round ─► report
 //! ```
 //!
-//! Threading: the main thread writes and measures; a sampler runs beside it during the overwrites. All other
-//! threads are the engines' own.
+//! Threading: the main thread works and measures, with more threads where a row says so; a sampler runs beside it.
+//! All other threads are the engines' own.
 
+mod charts;
 mod compare;
+mod contest;
 mod data;
 mod disk;
 mod histogram;
 mod load;
+mod machine;
 mod merge;
 mod overwrite;
 mod process;
 mod quiet;
 mod report;
+mod results;
+mod rows;
 mod sampler;
 mod store;
 mod verify;
+mod work;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,7 +43,7 @@ use crate::store::{Compression, EngineName};
 /// Any error ends the program and is printed.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// Compares PebbleTree with other engines under sustained writes.
+/// Compares PebbleTree with other engines.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -48,6 +56,11 @@ enum Program {
     Overwrite(overwrite::Options),
     /// CPU time per record of a full compaction of several overlapping runs.
     Merge(merge::Options),
+    /// Every row of the contest with every engine of this build.
+    Contest(contest::Options),
+    /// One row with one engine, as the contest starts it.
+    #[command(hide = true)]
+    Row(work::Options),
 }
 
 /// What both programs take.
@@ -85,7 +98,7 @@ fn parse_bytes(text: &str) -> std::result::Result<u64, String> {
     let (number, unit) = text.split_at(digits);
     let factor = match unit {
         "" => 1,
-        "K" => 1000,
+        "K" | "k" => 1000,
         "M" => 1000 * 1000,
         "G" => 1000 * 1000 * 1000,
         "KiB" => 1 << 10,
@@ -103,6 +116,8 @@ fn run() -> Result<()> {
             return overwrite::run(options)?.print();
         }
         Program::Merge(options) if !options.common.compare => return merge::run(options)?.print(),
+        Program::Contest(options) => return contest::run(options),
+        Program::Row(options) => return work::run(options),
         Program::Overwrite(options) => ("overwrite", options.common.clone()),
         Program::Merge(options) => ("merge", options.common.clone()),
     };

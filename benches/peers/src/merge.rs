@@ -34,7 +34,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<Report> {
     let common = &options.common;
     let records = Records::new(common.key_len, options.value_len, common.content)?;
-    let config = Config { budget: common.budget, compression: common.compression, hold_merges: true };
+    let config = Config { hold_merges: true, ..Config::new(common.budget, common.compression) };
     // A memtable holds more than the user's bytes; what does not fit would be flushed as a run of its own.
     if options.records / options.runs * records.len() > config.memtable_len() * 3 / 4 {
         return Err("a run does not fit in a memtable: fewer --records, more --runs or --budget".into());

@@ -74,7 +74,7 @@ pub fn run(options: &Options) -> Result<Report> {
     }
     let mut versions = vec![1_u32; usize::try_from(count)?];
     let scratch = Scratch::new(&common.dir, common.engine.name())?;
-    let config = Config { budget: common.budget, compression: common.compression, hold_merges: false };
+    let config = Config::new(common.budget, common.compression);
     let anonymous_before = process::anonymous_bytes()?;
     let store = common.engine.open(scratch.path(), &config)?;
     let store = store.as_ref();

@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn the_last_sample_sees_what_the_work_left() {
         let dir = tempfile::tempdir().unwrap();
-        let config = Config { budget: 8 << 20, compression: Compression::None, hold_merges: false };
+        let config = Config::new(8 << 20, Compression::None);
         let store = EngineName::Pebble.open(dir.path(), &config).unwrap();
         let mut directory = Directory::new(dir.path(), store.as_ref());
         let work = || {

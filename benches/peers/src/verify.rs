@@ -42,13 +42,13 @@ fn check_scan(store: &dyn Store, records: &Records, versions: &[u32]) -> Result<
     let (mut count, mut wrong) = (0, 0);
     store.scan(&mut |found_key, found_value| {
         count += 1;
-        let id = found_value.first_chunk().map(|id| u64::from_le_bytes(*id));
-        let Some(Ok(version)) = id.map(|id| version_of(id, versions)) else {
+        let id = records.names(found_value).map_or(u64::MAX, |(id, _)| id);
+        let Ok(version) = version_of(id, versions) else {
             wrong += 1;
             return;
         };
-        records.key(id.unwrap_or_default(), &mut key);
-        records.value(id.unwrap_or_default(), version, &mut value);
+        records.key(id, &mut key);
+        records.value(id, version, &mut value);
         wrong += usize::from(found_key != key || found_value != value);
     })?;
     // Keys of a scan ascend, so no record came twice.
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn what_is_old_missing_or_too_much_is_found() {
         let dir = tempfile::tempdir().unwrap();
-        let config = Config { budget: 8 << 20, compression: Compression::None, hold_merges: false };
+        let config = Config::new(8 << 20, Compression::None);
         let store = EngineName::Pebble.open(dir.path(), &config).unwrap();
         let records = Records::new(16, 100, Content::Random).unwrap();
         load(store.as_ref(), &records, 0, 100_000).unwrap();

@@ -5,19 +5,20 @@ use std::sync::Arc;
 
 use fjall::compaction::Leveled;
 use fjall::config::CompressionPolicy;
-use fjall::{AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions};
+use fjall::{AbstractTree, CompressionType, Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode};
 
-use super::{Compression, Config, FileKind, Store};
+use super::{Compression, Config, FileKind, Reader, Store, Visit, Window};
 use crate::Result;
 
 /// A Fjall database with one keyspace.
 pub struct Fjall {
     database: Database,
     keyspace: Keyspace,
+    sync: bool,
 }
 
 impl Fjall {
-    /// Opens a new database in `dir`. Each write is handed to the kernel before it returns
+    /// Opens the database in `dir`. Each write is handed to the kernel before it returns
     /// (`PersistMode::Buffer`), which is Fjall's default and what `manual_journal_persist(false)` says.
     pub fn open(dir: &Path, config: &Config) -> Result<Self> {
         let memtable_len = config.memtable_len();
@@ -40,13 +41,21 @@ impl Fjall {
                 .max_memtable_size(u64::MAX);
         }
         let keyspace = database.keyspace("default", || options)?;
-        Ok(Self { database, keyspace })
+        Ok(Self { database, keyspace, sync: config.sync })
+    }
+
+    fn synced(&self) -> Result<()> {
+        if self.sync {
+            self.database.persist(PersistMode::SyncData)?;
+        }
+        Ok(())
     }
 }
 
 impl Store for Fjall {
     fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        Ok(self.keyspace.insert(key, value)?)
+        self.keyspace.insert(key, value)?;
+        self.synced()
     }
 
     fn batch(&self, entries: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
@@ -54,25 +63,17 @@ impl Store for Fjall {
         for (key, value) in entries {
             batch.insert(&self.keyspace, key.as_slice(), value.as_slice());
         }
-        Ok(batch.commit()?)
+        batch.commit()?;
+        self.synced()
     }
 
     fn delete(&self, key: &[u8]) -> Result<()> {
-        Ok(self.keyspace.remove(key)?)
+        self.keyspace.remove(key)?;
+        self.synced()
     }
 
-    fn get(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
-        let value = self.keyspace.get(key)?;
-        value.as_deref().map(visit);
-        Ok(value.is_some())
-    }
-
-    fn scan(&self, visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<()> {
-        for entry in self.keyspace.iter() {
-            let (key, value) = entry.into_inner()?;
-            visit(&key, &value);
-        }
-        Ok(())
+    fn reader(&self) -> Result<Box<dyn Reader + '_>> {
+        Ok(Box::new(View(&self.keyspace)))
     }
 
     fn flush(&self) -> Result<()> {
@@ -115,4 +116,39 @@ impl Store for Fjall {
             _ => FileKind::Other,
         }
     }
+
+    fn settings(&self) -> String {
+        "leveled compaction and its other defaults (bloom filters, 4 KiB blocks), the budget beside two memtables is \
+         cache"
+            .to_owned()
+    }
+}
+
+struct View<'a>(&'a Keyspace);
+
+impl Reader for View<'_> {
+    /// It keeps nothing.
+    fn refresh(&mut self) {}
+
+    fn get(&mut self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        let value = self.0.get(key)?;
+        value.as_deref().map(visit);
+        Ok(value.is_some())
+    }
+
+    fn scan(&mut self, window: Window<'_>, visit: Visit<'_>) -> Result<()> {
+        match (window.from, window.reverse) {
+            (Some(from), _) => show(self.0.range(from..).take(window.limit), visit),
+            (None, false) => show(self.0.iter().take(window.limit), visit),
+            (None, true) => show(self.0.iter().rev().take(window.limit), visit),
+        }
+    }
+}
+
+fn show(entries: impl Iterator<Item = Guard>, visit: Visit<'_>) -> Result<()> {
+    for entry in entries {
+        let (key, value) = entry.into_inner()?;
+        visit(&key, &value);
+    }
+    Ok(())
 }

@@ -2,16 +2,19 @@
 
 use std::path::Path;
 
-use pebble_db::{CompactionPolicy, Db, WriteBatch};
+use pebble_db::{CompactionPolicy, Db, Iter, ReadMode, WriteBatch, WriteOptions};
 
-use super::{Compression, Config, FileKind, Store};
+use super::{Compression, Config, FileKind, Reader, Store, Visit, Window};
 use crate::Result;
 
 /// A PebbleTree database; the default keyspace is used.
-pub struct Pebble(Db);
+pub struct Pebble {
+    database: Db,
+    sync: bool,
+}
 
 impl Pebble {
-    /// Opens a new database in `dir`. Nothing is synced in the background: the peers do not do that either.
+    /// Opens the database in `dir`. Nothing is synced in the background: the peers do not do that either.
     pub fn open(dir: &Path, config: &Config) -> Result<Self> {
         let compression = match config.compression {
             Compression::None => pebble_db::Compression::None,
@@ -19,6 +22,9 @@ impl Pebble {
         };
         let mut builder = Db::builder(dir);
         builder = builder.memory_budget(config.budget).compression(compression).sync_interval(None);
+        if config.cold {
+            builder = builder.read_mode(ReadMode::Pread);
+        }
         if config.hold_merges {
             // Runs that overlap stay where they are until they are asked to merge, and so they do while nothing is
             // written.
@@ -29,66 +35,58 @@ impl Pebble {
                 ..CompactionPolicy::default()
             });
         }
-        Ok(Self(builder.open()?))
+        Ok(Self { database: builder.open()?, sync: config.sync })
+    }
+
+    fn options(&self) -> WriteOptions {
+        if self.sync { WriteOptions::sync() } else { WriteOptions::buffered() }
     }
 }
 
 impl Store for Pebble {
     fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        Ok(self.0.put(key, value)?)
+        if self.sync {
+            return Ok(self.database.put_with(key, value, &WriteOptions::sync())?);
+        }
+        Ok(self.database.put(key, value)?)
     }
 
     fn batch(&self, entries: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
-        let keyspace = self.0.default_keyspace();
+        let keyspace = self.database.default_keyspace();
         let mut batch = WriteBatch::new();
         for (key, value) in entries {
             batch.put(&keyspace, key, value);
         }
-        Ok(self.0.write(batch)?)
+        Ok(self.database.write_with(batch, &self.options())?)
     }
 
     fn delete(&self, key: &[u8]) -> Result<()> {
-        Ok(self.0.delete(key)?)
+        Ok(self.database.delete_with(key, &self.options())?)
     }
 
-    fn get(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
-        let value = self.0.get(key)?;
-        value.as_deref().map(visit);
-        Ok(value.is_some())
-    }
-
-    fn scan(&self, visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<()> {
-        for entry in self.0.iter()? {
-            let (key, value) = entry?;
-            visit(&key, &value);
-        }
-        Ok(())
+    fn reader(&self) -> Result<Box<dyn Reader + '_>> {
+        Ok(Box::new(View { database: &self.database, iterator: None }))
     }
 
     fn flush(&self) -> Result<()> {
-        Ok(self.0.flush()?)
+        Ok(self.database.flush()?)
     }
 
     fn compact(&self) -> Result<()> {
-        Ok(self.0.compact_range(..)?)
-    }
-
-    /// A merge has removed its inputs when it returns.
-    fn collect_garbage(&self) -> Result<()> {
-        Ok(())
+        Ok(self.database.compact_range(..)?)
     }
 
     fn is_busy(&self) -> bool {
-        let stats = self.0.stats();
+        let stats = self.database.stats();
         stats.sealed_memtables > 0 || stats.merges_running > 0 || stats.debt_bytes > 0
     }
 
     fn runs(&self) -> u64 {
-        self.0.stats().levels.iter().map(|level| level.runs as u64).sum()
+        self.database.stats().levels.iter().map(|level| level.runs as u64).sum()
     }
 
     fn table_bytes_written(&self) -> Option<u64> {
-        let stats = self.0.stats();
+        let stats = self.database.stats();
         Some(stats.flush_bytes_written + stats.compaction_bytes_written)
     }
 
@@ -99,4 +97,54 @@ impl Store for Pebble {
             _ => FileKind::Other,
         }
     }
+
+    fn settings(&self) -> String {
+        "defaults; sync_interval off; mapped, but pread where the data is larger than the memory".to_owned()
+    }
+}
+
+/// A reader that keeps its iterator from seek to seek.
+struct View<'a> {
+    database: &'a Db,
+    iterator: Option<Iter>,
+}
+
+impl Reader for View<'_> {
+    fn refresh(&mut self) {
+        self.iterator = None;
+    }
+
+    fn get(&mut self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        let value = self.database.get(key)?;
+        value.as_deref().map(visit);
+        Ok(value.is_some())
+    }
+
+    fn scan(&mut self, window: Window<'_>, visit: Visit<'_>) -> Result<()> {
+        let Some(from) = window.from else {
+            let iterator = self.database.iter()?;
+            return if window.reverse {
+                show(iterator.rev().take(window.limit), visit)
+            } else {
+                show(iterator.take(window.limit), visit)
+            };
+        };
+        let iterator = match &mut self.iterator {
+            Some(iterator) => iterator,
+            none => none.insert(self.database.iter()?),
+        };
+        iterator.seek(from);
+        show(iterator.take(window.limit), visit)
+    }
+}
+
+fn show(
+    entries: impl Iterator<Item = pebble_db::Result<(pebble_db::Key, pebble_db::Value)>>,
+    visit: Visit<'_>,
+) -> Result<()> {
+    for entry in entries {
+        let (key, value) = entry?;
+        visit(&key, &value);
+    }
+    Ok(())
 }
