@@ -114,3 +114,23 @@ fn text(x: f64, y: f64, anchor: &str, fill: &str, what: &str) -> String {
     let what = what.replace('&', "&amp;").replace('<', "&lt;");
     format!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" fill=\"{fill}\">{what}</text>\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_bar_is_as_long_as_its_share() {
+        let line =
+            |engine: &str, rate: f64| json!({"row": "fillseq", "engine": engine, "figures": {"rate": rate}});
+        let results = Results::new(&[line("pebble", 400.0), line("a<b", 100.0)]);
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(write(dir.path(), "1m", &results).unwrap(), ["writes-1m.svg"]);
+        let chart = fs::read_to_string(dir.path().join("writes-1m.svg")).unwrap();
+        assert!(chart.contains("width=\"420.0\"") && chart.contains("width=\"105.0\""), "{chart}");
+        assert!(chart.contains("4.00 x") && chart.contains("a&lt;b") && !chart.contains("a<b"));
+        assert_eq!(chart.matches("<text").count(), chart.matches("</text>").count());
+    }
+}

@@ -271,3 +271,60 @@ fn median(values: &[f64]) -> Option<f64> {
         _ => Some((values[middle - 1] + values[middle]) / 2.0),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn lines(row: &str, key: &str, engines: &[(&str, &[f64])]) -> Vec<Value> {
+        let of = |engine: &str, value: f64| json!({"row": row, "engine": engine, "records": 1e6, "settings": "s", "figures": {key: value}});
+        engines.iter().flat_map(|(engine, values)| values.iter().map(|value| of(engine, *value))).collect()
+    }
+
+    fn row(name: &str) -> &'static Row {
+        ROWS.iter().find(|row| row.name == name).unwrap()
+    }
+
+    fn judge(results: &Results, name: &str, key: &'static str, target: Target) -> (f64, bool) {
+        let verdict = results.verdict(row(name), &Goal { figure: key, target }, 1e6).unwrap();
+        (verdict.reached, verdict.met)
+    }
+
+    #[test]
+    fn a_target_is_held_to_the_peer_that_counts() {
+        let engines: &[(&str, &[f64])] =
+            &[("pebble", &[10.0, 30.0, 20.0]), ("rocksdb", &[2.0, 2.0, 2.0]), ("lmdb", &[5.0, 10.0, 10.0])];
+        let results = Results::new(&lines("fillseq", "rate", engines));
+        assert_eq!(results.rounds(), 3);
+        // By the rounds: 2, 3 and 2 times the best one.
+        assert_eq!(judge(&results, "fillseq", "rate", Target::Best(2.0)), (2.0, true));
+        assert_eq!(judge(&results, "fillseq", "rate", Target::Best(2.5)), (2.0, false));
+        assert_eq!(judge(&results, "fillseq", "rate", Target::BestAt(2.5, 1e6, 2.0)), (2.0, true));
+        assert_eq!(judge(&results, "fillseq", "rate", Target::BestAt(2.5, 2e6, 2.0)), (2.0, false));
+        assert_eq!(judge(&results, "fillseq", "rate", Target::Lsm(11.0)), (10.0, false));
+        assert_eq!(judge(&results, "fillseq", "rate", Target::RocksDb(10.0)), (10.0, true));
+        assert_eq!(judge(&results, "fillseq", "rate", Target::AtMost(19.0)), (20.0, false));
+        assert_eq!(judge(&results, "fillseq", "rate", Target::AtLeast(20.0)), (20.0, true));
+    }
+
+    #[test]
+    fn less_is_better_where_it_is() {
+        let engines: &[(&str, &[f64])] = &[("pebble", &[2.0]), ("rocksdb", &[8.0]), ("lmdb", &[4.0])];
+        let results = Results::new(&lines("reopen-killed", "open_ms", engines));
+        assert_eq!(judge(&results, "reopen-killed", "open_ms", Target::Best(2.5)), (2.0, false));
+        assert_eq!(judge(&results, "reopen-killed", "open_ms", Target::RocksDb(4.0)), (4.0, true));
+    }
+
+    #[test]
+    fn a_failure_is_told_and_nothing_is_made_up() {
+        let mut lines = lines("fillseq", "rate", &[("pebble", &[10.0])]);
+        lines.push(json!({"row": "fillseq", "engine": "sled", "error": "it broke"}));
+        let results = Results::new(&lines);
+        let goal = Goal { figure: "rate", target: Target::Best(1.0) };
+        assert!(results.verdict(row("fillseq"), &goal, 1e6).is_none());
+        let text = results.markdown("about", &[]);
+        assert!(text.contains("- sled, fillseq: it broke") && text.contains("0 of 0 met"), "{text}");
+    }
+}

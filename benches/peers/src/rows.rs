@@ -93,6 +93,8 @@ pub struct Row {
     pub value_len: usize,
     /// One record of so many that the contest runs with.
     pub part: u64,
+    /// So many records for each.
+    pub times: u64,
     /// At most so many records.
     pub records_max: u64,
     /// Compression of tables; with it values can be compressed to half, and only merge trees take part.
@@ -114,7 +116,7 @@ impl Row {
 
     /// How many records there are when the contest runs with `records`.
     pub fn records(&self, records: u64) -> u64 {
-        (records / self.part).clamp(1000, self.records_max)
+        (records * self.times / self.part).clamp(1000, self.records_max)
     }
 
     /// The name of the loaded data that this row begins with; rows with the same name share it.
@@ -143,6 +145,7 @@ const BASE: Row = Row {
     keys: Keys::Hashed,
     value_len: 100,
     part: 1,
+    times: 1,
     records_max: u64::MAX,
     compression: Compression::None,
     goals: &[],
@@ -210,6 +213,7 @@ pub const ROWS: &[Row] = &[
     row("reopen-closed", Work::ReopenClosed, &[goal("open_ms", Target::AtMost(20.0))]),
     Row {
         value_len: 984,
+        times: 4,
         records_max: 4_000_000,
         ..row(
             "puts-4gb",
