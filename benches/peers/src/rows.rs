@@ -272,6 +272,7 @@ pub const FIGURES: &[FigureKind] = &[
     kind("device_mb", "bytes to the device", "MB", Better::Lower),
     kind("tables_mb", "bytes of tables", "MB", Better::Lower),
     kind("disk_mb", "disk, end", "MB", Better::Lower),
+    kind("log_mb", "of it the log, with what is allocated ahead", "MB", Better::Lower),
     kind("anonymous_mb", "anonymous memory, peak", "MB", Better::Lower),
     kind("cpu_s", "CPU", "s", Better::Lower),
     kind("cpu_per_million", "CPU per million operations", "s", Better::Lower),

@@ -46,8 +46,8 @@ pub struct Options {
     /// Bytes of memory for memtables and caches together.
     #[arg(long, value_parser = parse_bytes, default_value = "256MiB")]
     pub budget: u64,
-    /// What to do: the row, or a part of it that needs a process of its own.
-    #[arg(long, value_enum, default_value = "row")]
+    /// What to do: the row, or a part of it that needs a process of its own; the last one said counts.
+    #[arg(long, value_enum, default_value = "row", overrides_with = "stage")]
     pub stage: Stage,
 }
 
@@ -191,7 +191,8 @@ impl Bench<'_> {
         let used = Usage::now()?.since(&before);
         let told = store.table_bytes_written().zip(told).map(|(after, before)| after - before);
         let tables = told.unwrap_or(directory.table_bytes_seen() - seen);
-        let disk = samples.last().map_or(0, |sample| sample.space.total());
+        let space = samples.last().map(|sample| sample.space).unwrap_or_default();
+        let disk = space.total();
         let anonymous = sampler::max(&samples, |sample| sample.anonymous)
             .saturating_sub(self.own.load(Ordering::Relaxed));
 
@@ -206,6 +207,7 @@ impl Bench<'_> {
         figures.insert("cpu_per_million", used.cpu_seconds * 1e6 / operations);
         figures.insert("device_mb", megabytes(used.write_bytes));
         figures.insert("disk_mb", megabytes(disk));
+        figures.insert("log_mb", megabytes(space.log));
         figures.insert("anonymous_mb", megabytes(anonymous));
         figures.insert("settle_s", settled.as_secs_f64());
         if self.engine.merges() {

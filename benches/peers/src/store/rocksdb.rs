@@ -21,6 +21,8 @@ const BACKGROUND_JOBS: i32 = 2;
 pub struct RocksDb {
     database: DB,
     writes: WriteOptions,
+    /// Merges that are due and held back are no work.
+    holds_merges: bool,
 }
 
 impl RocksDb {
@@ -63,7 +65,7 @@ impl RocksDb {
         }
         let mut writes = WriteOptions::default();
         writes.set_sync(config.sync);
-        Ok(Self { database: DB::open(&options, dir)?, writes })
+        Ok(Self { database: DB::open(&options, dir)?, writes, holds_merges: config.hold_merges })
     }
 
     fn number(&self, property: &properties::PropName) -> u64 {
@@ -108,10 +110,10 @@ impl Store for RocksDb {
             properties::NUM_IMMUTABLE_MEM_TABLE,
             properties::MEM_TABLE_FLUSH_PENDING,
             properties::NUM_RUNNING_FLUSHES,
-            properties::COMPACTION_PENDING,
             properties::NUM_RUNNING_COMPACTIONS,
         ];
         due.iter().any(|property| self.number(property) > 0)
+            || !self.holds_merges && self.number(properties::COMPACTION_PENDING) > 0
     }
 
     fn runs(&self) -> u64 {
