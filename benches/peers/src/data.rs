@@ -108,7 +108,7 @@ impl Records {
 
     fn noise_of(&self, id: u64, version: u32) -> &[u8] {
         // In range of a usize: the remainder is below NOISE_LEN.
-        let from = (mix(id ^ u64::from(version) << 40) % NOISE_LEN as u64) as usize;
+        let from = (mix(id ^ u64::from(version).rotate_left(40)) % NOISE_LEN as u64) as usize;
         let noise = match self.content {
             Content::Random => self.value_len - 12,
             Content::Half => (self.value_len / 2).saturating_sub(12),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rocksdb::{
     BlockBasedOptions, Cache, CompactOptions, DB, DBCompressionType, DBRawIterator, DataBlockIndexType,
-    Options, WriteBatch, WriteOptions, properties,
+    Options, WaitForCompactOptions, WriteBatch, WriteOptions, properties,
 };
 
 use super::{Compression, Config, FileKind, Reader, Store, Visit, Window};
@@ -103,6 +103,11 @@ impl Store for RocksDb {
         let options = CompactOptions::default();
         self.database.compact_range_opt(None::<&[u8]>, None::<&[u8]>, &options);
         Ok(())
+    }
+
+    /// Its worker removes the inputs of a merge a moment after the merge counts as done.
+    fn collect_garbage(&self) -> Result<()> {
+        Ok(self.database.wait_for_compact(&WaitForCompactOptions::default())?)
     }
 
     fn is_busy(&self) -> bool {
