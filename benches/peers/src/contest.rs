@@ -240,7 +240,8 @@ impl Contest<'_> {
         let output = child.wait_with_output()?;
         let complaint = String::from_utf8_lossy(&output.stderr);
         if !output.status.success() {
-            return Err(complaint.lines().last().unwrap_or("failed without a word").into());
+            let complaint = complaint.lines().last().unwrap_or("not a word");
+            return Err(format!("{}, {complaint}", output.status).into());
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }

@@ -279,7 +279,10 @@ mod tests {
     use super::*;
 
     fn lines(row: &str, key: &str, engines: &[(&str, &[f64])]) -> Vec<Value> {
-        let of = |engine: &str, value: f64| json!({"row": row, "engine": engine, "records": 1e6, "settings": "s", "figures": {key: value}});
+        let of = |engine: &str, value: f64| {
+            let figures = json!({key: value});
+            json!({"row": row, "engine": engine, "records": 1e6, "settings": "s", "figures": figures})
+        };
         engines.iter().flat_map(|(engine, values)| values.iter().map(|value| of(engine, *value))).collect()
     }
 

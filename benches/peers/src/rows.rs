@@ -49,8 +49,8 @@ impl Work {
     /// Whether it begins with loaded records.
     pub fn loads(self) -> bool {
         let fills =
-            matches!(self, Self::Fill { .. } | Self::FillSync { .. } | Self::ReopenKilled | Self::Puts);
-        !fills && self != Self::BeyondMemory
+            matches!(self, Self::Fill { .. } | Self::FillSync { .. } | Self::Puts | Self::BeyondMemory);
+        !fills && !matches!(self, Self::ReopenKilled | Self::ReopenClosed)
     }
 }
 

@@ -123,6 +123,8 @@ pub struct Config {
     pub compression: Compression,
     /// Whether each [`Store::flush`] makes one run, and runs are left as they are until [`Store::compact`].
     pub hold_merges: bool,
+    /// Whether values are so large that an engine that can is to keep them apart from its keys.
+    pub large_values: bool,
     /// Whether each write is on the device when it returns.
     pub sync: bool,
     /// Whether the data is larger than the memory: no maps that the kernel pages, no read-ahead for point reads.
@@ -132,7 +134,7 @@ pub struct Config {
 impl Config {
     /// The defaults of every engine within `budget`.
     pub fn new(budget: u64, compression: Compression) -> Self {
-        Self { budget, compression, hold_merges: false, sync: false, cold: false }
+        Self { budget, compression, hold_merges: false, large_values: false, sync: false, cold: false }
     }
 
     /// Bytes of user data in one memtable: PebbleTree's own rule, which the peers are given too.

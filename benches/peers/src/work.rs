@@ -28,6 +28,9 @@ use crate::rows::{ROWS, Row, Work};
 use crate::store::{Config, EngineName, Store, Window};
 use crate::{Result, parse_bytes, quiet, sampler};
 
+/// Bytes of a value from which engines that can keep values apart from keys.
+const LARGE: usize = 4 << 10;
+
 /// Options of one row with one engine.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
@@ -60,6 +63,8 @@ pub enum Stage {
     Load,
     /// Writes all records, says so, and waits to be killed.
     WriteAndWait,
+    /// Writes all records and closes the database.
+    WriteAndClose,
 }
 
 /// Figures by their keys; see [`crate::rows::FIGURES`].
@@ -105,6 +110,7 @@ pub fn run(options: &Options) -> Result<()> {
     let row = ROWS.iter().find(|row| row.name == options.row);
     let row = *row.ok_or_else(|| format!("no row {:?}", options.row))?;
     let mut config = Config::new(options.budget, row.compression);
+    config.large_values = row.value_len >= LARGE;
     config.sync = matches!(row.work, Work::FillSync { .. });
     let bench = Bench {
         row,
@@ -118,6 +124,7 @@ pub fn run(options: &Options) -> Result<()> {
     match options.stage {
         Stage::Load => fill::load(&bench),
         Stage::WriteAndWait => reopen::write_and_wait(&bench),
+        Stage::WriteAndClose => reopen::write(&bench).map(drop),
         Stage::Row => {
             let (figures, settings) = bench.run()?;
             println!("{}", bench.line(&figures, &settings));

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use fjall::compaction::Leveled;
 use fjall::config::CompressionPolicy;
-use fjall::{AbstractTree, CompressionType, Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{
+    AbstractTree, CompressionType, Database, Guard, Keyspace, KeyspaceCreateOptions, KvSeparationOptions,
+    PersistMode,
+};
 
 use super::{Compression, Config, FileKind, Reader, Store, Visit, Window};
 use crate::Result;
@@ -32,6 +35,9 @@ impl Fjall {
             KeyspaceCreateOptions::default().max_memtable_size(memtable_len).manual_journal_persist(false);
         if config.compression == Compression::None {
             options = options.data_block_compression_policy(CompressionPolicy::all(CompressionType::None));
+        }
+        if config.large_values {
+            options = options.with_kv_separation(Some(KvSeparationOptions::default()));
         }
         if config.hold_merges {
             // Runs are what the caller flushes. Fjall counts an entry's overhead in a memtable's size, so it would
@@ -109,7 +115,8 @@ impl Store for Fjall {
     }
 
     fn file_kind(&self, path: &Path) -> FileKind {
-        let in_tables = path.parent().is_some_and(|parent| parent.ends_with("tables"));
+        let in_tables =
+            path.parent().is_some_and(|parent| parent.ends_with("tables") || parent.ends_with("blobs"));
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("jnl") => FileKind::Log,
             _ if in_tables => FileKind::Table,
@@ -119,7 +126,7 @@ impl Store for Fjall {
 
     fn settings(&self) -> String {
         "leveled compaction and its other defaults (bloom filters, 4 KiB blocks), the budget beside two memtables is \
-         cache"
+         cache; large values apart from keys"
             .to_owned()
     }
 }

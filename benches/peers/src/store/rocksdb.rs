@@ -14,6 +14,8 @@ use crate::Result;
 const BLOOM_BITS: f64 = 10.0;
 /// The newest format of tables that this version writes by itself.
 const FORMAT_VERSION: i32 = 7;
+/// Bytes of a value from which it goes to a blob file, in rows with large values.
+const BLOB_LEN: u64 = 4 << 10;
 /// A flush and a merge at once: one for each core.
 const BACKGROUND_JOBS: i32 = 2;
 
@@ -32,7 +34,8 @@ impl RocksDb {
         let memtable_len = config.memtable_len();
         let mut blocks = BlockBasedOptions::default();
         let cache = config.budget.saturating_sub(2 * memtable_len).max(8 << 20);
-        blocks.set_block_cache(&Cache::new_hyper_clock_cache(usize::try_from(cache)?, 0));
+        let cache = Cache::new_hyper_clock_cache(usize::try_from(cache)?, 0);
+        blocks.set_block_cache(&cache);
         blocks.set_bloom_filter(BLOOM_BITS, false);
         blocks.set_format_version(FORMAT_VERSION);
         blocks.set_cache_index_and_filter_blocks(true);
@@ -57,6 +60,12 @@ impl RocksDb {
                 let (none, lz4) = (DBCompressionType::None, DBCompressionType::Lz4);
                 options.set_compression_per_level(&[none, none, lz4, lz4, lz4, lz4, lz4]);
             }
+        }
+        if config.large_values {
+            options.set_enable_blob_files(true);
+            options.set_enable_blob_gc(true);
+            options.set_min_blob_size(BLOB_LEN);
+            options.set_blob_cache(&cache);
         }
         if config.hold_merges {
             // Runs are what the caller flushes.
@@ -138,7 +147,7 @@ impl Store for RocksDb {
     fn file_kind(&self, path: &Path) -> FileKind {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("log") => FileKind::Log,
-            Some("sst") => FileKind::Table,
+            Some("sst" | "blob") => FileKind::Table,
             _ => FileKind::Other,
         }
     }
@@ -146,7 +155,8 @@ impl Store for RocksDb {
     fn settings(&self) -> String {
         format!(
             "bloom {BLOOM_BITS} bits, index and filters in the cache (level 0 pinned), hash index in data blocks, \
-             format {FORMAT_VERSION}, {BACKGROUND_JOBS} background jobs, up to 3 memtables, hyper clock cache"
+             format {FORMAT_VERSION}, {BACKGROUND_JOBS} background jobs, up to 3 memtables, hyper clock \
+             cache; blob files for large values"
         )
     }
 }

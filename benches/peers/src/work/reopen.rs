@@ -4,41 +4,51 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Bench, Done, Figures, Limit};
+use crate::store::Store;
 use crate::{Result, quiet};
 
 const WRITTEN: &str = "written";
 
-/// Writes records one by one (in batches where each write is synced), says how many, and waits to be killed.
-pub fn write_and_wait(bench: &Bench<'_>) -> Result<()> {
+/// Writes records one by one, or in batches where each write is synced.
+pub fn write(bench: &Bench<'_>) -> Result<Box<dyn Store>> {
     let store = bench.open()?;
     if bench.engine.syncs_always() {
         super::fill::load_into(bench, store.as_ref())?;
-    } else {
-        let (mut key, mut value) = (Vec::new(), Vec::new());
-        for id in 0..bench.count {
-            bench.records.key(id, &mut key);
-            bench.records.value(id, 1, &mut value);
-            store.put(&key, &value)?;
-        }
+        return Ok(store);
     }
+    let (mut key, mut value) = (Vec::new(), Vec::new());
+    for id in 0..bench.count {
+        bench.records.key(id, &mut key);
+        bench.records.value(id, 1, &mut value);
+        store.put(&key, &value)?;
+    }
+    Ok(store)
+}
+
+/// Writes records, says that they are written, and waits to be killed.
+pub fn write_and_wait(bench: &Bench<'_>) -> Result<()> {
+    let _open = write(bench)?;
     println!("{WRITTEN}");
     std::io::stdout().flush()?;
     loop {
-        std::thread::sleep(Duration::from_secs(3600));
+        thread::sleep(Duration::from_secs(3600));
     }
+}
+
+/// This program again, with another stage.
+fn child(stage: &str) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(std::env::args().skip(1)).args(["--stage", stage]).stdout(Stdio::piped());
+    Ok(command)
 }
 
 /// A child writes everything and is killed with SIGKILL, then this process opens it.
 pub fn killed(bench: &Bench<'_>) -> Result<(Figures, String)> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let mut child = Command::new(std::env::current_exe()?)
-        .args(arguments)
-        .args(["--stage", "write-and-wait"])
-        .stdout(Stdio::piped())
-        .spawn()?;
+    let mut child = child("write-and-wait")?.spawn()?;
     let mut line = String::new();
     if let Some(output) = child.stdout.take() {
         BufReader::new(output).read_line(&mut line)?;
@@ -51,8 +61,11 @@ pub fn killed(bench: &Bench<'_>) -> Result<(Figures, String)> {
     opened(bench)
 }
 
-/// The parent's loader closed the database; this process opens it.
+/// A child writes everything and closes the database, then this process opens it.
 pub fn closed(bench: &Bench<'_>) -> Result<(Figures, String)> {
+    if !child("write-and-close")?.status()?.success() {
+        return Err("the writer failed".into());
+    }
     opened(bench)
 }
 
