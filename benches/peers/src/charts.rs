@@ -96,7 +96,7 @@ fn chart(title: &str, kind: &FigureKind, rows: &[&Row], results: &Results) -> St
     let head = format!("{title} ({better}; at the right PebbleTree against the best peer)");
     let mut legend = text(8.0, 18.0, "start", "#000", &head);
     for (index, engine) in results.engines().iter().enumerate() {
-        let x = 8.0 + 96.0 * index as f64;
+        let x = 8.0 + 100.0 * index as f64;
         legend += &format!(
             "<rect x=\"{x}\" y=\"30\" width=\"10\" height=\"10\" fill=\"{}\"/>\n",
             colour(results, engine)

@@ -255,6 +255,8 @@ fn target_name(target: Target, records: f64) -> String {
 /// How many times better `own` is; below 1 it is worse.
 pub fn ahead(better: Better, own: f64, peer: f64) -> f64 {
     match better {
+        // Neither wrote a table, say.
+        _ if own == peer => 1.0,
         Better::Lower => peer / own.max(1e-9),
         _ => own / peer.max(1e-9),
     }
@@ -318,6 +320,9 @@ mod tests {
         let results = Results::new(&lines("reopen-killed", "open_ms", engines));
         assert_eq!(judge(&results, "reopen-killed", "open_ms", Target::Best(2.5)), (2.0, false));
         assert_eq!(judge(&results, "reopen-killed", "open_ms", Target::RocksDb(4.0)), (4.0, true));
+        let none =
+            Results::new(&lines("fillseq", "write_amp_tables", &[("pebble", &[0.0]), ("rocksdb", &[0.0])]));
+        assert_eq!(judge(&none, "fillseq", "write_amp_tables", Target::Lsm(1.0)), (1.0, true));
     }
 
     #[test]
