@@ -122,29 +122,25 @@ impl Reader for View<'_> {
 
     fn scan(&mut self, window: Window<'_>, visit: Visit<'_>) -> Result<()> {
         let Some(from) = window.from else {
-            let iterator = self.database.iter()?;
-            return if window.reverse {
-                show(iterator.rev().take(window.limit), visit)
-            } else {
-                show(iterator.take(window.limit), visit)
-            };
+            let mut iterator = self.database.iter()?;
+            return show(&mut iterator, window.limit, window.reverse, visit);
         };
         let iterator = match &mut self.iterator {
             Some(iterator) => iterator,
             none => none.insert(self.database.iter()?),
         };
         iterator.seek(from);
-        show(iterator.take(window.limit), visit)
+        show(iterator, window.limit, false, visit)
     }
 }
 
-fn show(
-    entries: impl Iterator<Item = pebble_db::Result<(pebble_db::Key, pebble_db::Value)>>,
-    visit: Visit<'_>,
-) -> Result<()> {
-    for entry in entries {
+/// Lends the next entries, as the other engines' iterators do.
+fn show(iterator: &mut Iter, limit: usize, reverse: bool, visit: Visit<'_>) -> Result<()> {
+    for _ in 0..limit {
+        let entry = if reverse { iterator.next_back_lent() } else { iterator.next_lent() };
+        let Some(entry) = entry else { break };
         let (key, value) = entry?;
-        visit(&key, &value);
+        visit(key, value);
     }
     Ok(())
 }
