@@ -13,9 +13,9 @@
 
 mod audit;
 mod ci;
+mod contest;
 mod contract;
 mod coverage;
-mod contest;
 mod layers;
 mod process;
 mod sanitize;
