@@ -136,9 +136,8 @@ impl Stretch {
     /// The record taken last, pinned. Cost: a reference count.
     #[inline]
     pub fn pinned(&self) -> Option<PinnedRecord> {
-        let start = self.place(self.at).filter(|_| self.taken > 0)?;
-        let len = self.get(self.at)?.raw().len();
-        PinnedRecord::parse(self.block.slice(start..start + len)).ok()
+        let start = self.place(self.at).filter(|start| self.taken > 0 && *start < self.records_len)?;
+        PinnedRecord::parse(self.block.slice(start..self.records_len)).ok()
     }
 
     /// Records that were not taken.

@@ -227,8 +227,9 @@ pub struct PinnedRecord {
 impl PinnedRecord {
     /// The record at the front of `bytes`. Errors as [`RecordRef::parse`].
     pub fn parse(bytes: Pinned) -> Result<Self, Corruption> {
-        let RecordRef { key_end, value_end, .. } = RecordRef::parse(&bytes)?;
-        Ok(Self { raw: bytes, key_end, value_end })
+        let RecordRef { raw, key_end, value_end } = RecordRef::parse(&bytes)?;
+        let len = raw.len();
+        Ok(Self { raw: bytes.into_slice(0..len), key_end, value_end })
     }
 
     /// Pins a record that `project` finds in `owner`, which was parsed there.

@@ -283,9 +283,10 @@ impl Block {
 
     /// A record, pinned where it lies.
     pub(crate) fn pinned(&self, slot: u16) -> Result<PinnedRecord, Corruption> {
-        let len = self.record(slot)?.raw().len();
-        let start = self.offset(slot).unwrap_or_default();
-        PinnedRecord::parse(self.bytes.slice(start..start + len))
+        match self.offset(slot).filter(|start| *start < self.records_len) {
+            Some(start) => PinnedRecord::parse(self.bytes.slice(start..self.records_len)),
+            None => Err(Corruption::new("slot in a block", 0, self.count.into(), slot.into())),
+        }
     }
 
     /// The records in some of the slots, to be walked without this.

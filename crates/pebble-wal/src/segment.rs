@@ -36,9 +36,9 @@ pub(crate) struct Segment {
     epoch: u32,
     file: Arc<dyn File>,
     appender: Appender,
-    io: LogIo,
-    /// The mapping, in [`LogIo::Map`], and how far appends were given pages ahead.
+    /// The mapping, in [`LogIo::Map`].
     map: Option<Arc<MapMut>>,
+    /// How far appends were given pages ahead.
     paged: usize,
 }
 
@@ -96,10 +96,7 @@ impl Segment {
         let file = fs.open(&path(dir, number), Open::CreateNew)?;
         let memory = Self::allocate(&*file, len, io);
         match memory {
-            Ok((appender, map)) => {
-                let io = if map.is_some() { LogIo::Map } else { LogIo::Write };
-                Ok(Self { number, epoch: 0, file, appender, io, map, paged: 0 })
-            }
+            Ok((appender, map)) => Ok(Self { number, epoch: 0, file, appender, map, paged: 0 }),
             Err(error) => {
                 drop(file);
                 remove(fs, dir, number);
@@ -147,7 +144,7 @@ impl Segment {
                 Ok(map) => {
                     let map = Arc::new(map);
                     let appender = map_region(Arc::clone(&map));
-                    return Ok(Self { number, epoch: 0, appender, file, io, map: Some(map), paged: 0 });
+                    return Ok(Self { number, epoch: 0, appender, file, map: Some(map), paged: 0 });
                 }
                 // A crash may have left it without real blocks, and replay must not give it any.
                 Err(error) if matches!(error.kind(), Unsupported | InvalidInput) => {}
@@ -157,7 +154,7 @@ impl Segment {
         let len = usize::try_from(file.len()?).unwrap_or(usize::MAX).min(SEGMENT_LEN_MAX);
         let mut appender = AppendRegion::heap(len);
         file.read_exact_at(appender.spare(), 0)?;
-        Ok(Self { number, epoch: 0, file, appender, io: LogIo::Write, map: None, paged: 0 })
+        Ok(Self { number, epoch: 0, file, appender, map: None, paged: 0 })
     }
 
     /// Reads the header of an opened segment and takes it in, if `check` lets it.
@@ -201,7 +198,7 @@ impl Segment {
         let spare = self.appender.spare();
         let to = spare.get_mut(..SEGMENT_HEADER_LEN).ok_or(io::ErrorKind::InvalidInput)?;
         to.copy_from_slice(header.as_bytes());
-        if self.io == LogIo::Write {
+        if self.map.is_none() {
             self.file.write_at(to, 0)?;
         }
         self.appender.fill(SEGMENT_HEADER_LEN);
@@ -228,7 +225,7 @@ impl Segment {
         let (head, payload) = frame.split_first_chunk_mut().ok_or(io::ErrorKind::InvalidInput)?;
         fill(payload);
         FrameFields { len, count, epoch: self.epoch, promise }.write(head, place, payload);
-        if self.io == LogIo::Write {
+        if self.map.is_none() {
             self.file.write_at(frame, place.into())?;
         }
         self.appender.fill(frame_len);
@@ -287,7 +284,7 @@ impl Segment {
     /// Makes sure that all of the segment has real blocks, so that no store can run out of space.
     pub(crate) fn reserve(&self) -> io::Result<()> {
         match self.file.allocate(u64::try_from(self.appender.region().capacity()).unwrap_or(u64::MAX)) {
-            Err(error) if self.io == LogIo::Write && error.kind() == io::ErrorKind::Unsupported => Ok(()),
+            Err(error) if self.map.is_none() && error.kind() == io::ErrorKind::Unsupported => Ok(()),
             result => result,
         }
     }
@@ -317,7 +314,7 @@ impl Segment {
     }
 
     pub(crate) fn io(&self) -> LogIo {
-        self.io
+        if self.map.is_some() { LogIo::Map } else { LogIo::Write }
     }
 }
 
