@@ -227,6 +227,10 @@ impl<P: Place> Outputs for Numbered<'_, P> {
         self.0.finish(writer);
         Ok(())
     }
+
+    fn settle(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 fn merge(runs: &[TableRun], to: &mut impl Place, index: PointIndex) -> u64 {

@@ -179,6 +179,7 @@ impl<'a, O: Outputs> Mover<'a, O> {
     pub(crate) fn finish(mut self) -> Result<RunResult> {
         self.write_range_deletes(None)?;
         self.end_table(None)?;
+        self.outputs.settle()?;
         Ok(self.done)
     }
 }

@@ -50,8 +50,11 @@ pub trait Outputs {
     /// Begins a table, and gives its number.
     fn create(&mut self) -> Result<(u64, Self::Writer)>;
 
-    /// Ends a table that was begun here: everything is written, and it must be durable when this returns.
+    /// Ends a table that was begun here: everything is written. It must be durable when [`Outputs::settle`] returns.
     fn finish(&mut self, writer: Self::Writer, info: &TableInfo) -> Result<()>;
+
+    /// Waits until every table that was ended is durable.
+    fn settle(&mut self) -> Result<()>;
 }
 
 /// What a run did.

@@ -256,7 +256,7 @@ impl Core {
         let highs = borders.iter().map(Some).chain([None]);
         let parts: Vec<_> = lows.zip(highs).collect();
         let open = |table: &Table| self.open_stream(table);
-        let one = |range| self.write_run(&mut merge_of(runs, &open), rules, range);
+        let one = |range| self.write_run(&mut self.merge_of(runs, &open), rules, range);
         let done: Vec<Result<_>> = match self.executor {
             Executor::Threads if parts.len() > 1 => thread::scope(|scope| {
                 let spawned: Vec<_> = parts.iter().map(|range| scope.spawn(|| one(*range))).collect();
@@ -273,6 +273,17 @@ impl Core {
             outputs.join(created);
         }
         Ok((tables, outputs))
+    }
+
+    /// All records of these runs, in order.
+    fn merge_of<'a>(&self, runs: &[RunTables], open: OpenFile<'a>) -> Merge<Concat<StreamedRun<'a>>> {
+        let bounds = || runs.iter().flat_map(|run| run.iter());
+        let first = bounds().map(|table: &Arc<Table>| table.first()).min();
+        let last = bounds().map(|table| table.last()).max();
+        let prefix = first.zip(last).map(|(first, last)| HeadPrefix::between(first.as_ref(), last.as_ref()));
+        let helpers = || Arc::clone(&self.tables.transfers) as _;
+        let stream = |run: &RunTables| Concat::new(StreamedRun::new(Arc::clone(run), open, helpers()));
+        Merge::with_prefix(runs.iter().map(stream).collect(), prefix.unwrap_or_default())
     }
 
     /// A panic stops writing, as one in any background thread does.
@@ -314,14 +325,4 @@ fn tables_of(tree: &crate::state::Tree, input: &Input) -> RunTables {
     let tables = run.map(|(_, tables)| &**tables).unwrap_or_default();
     let taken: HashSet<u64> = input.tables.iter().copied().collect();
     tables.iter().filter(|table| taken.contains(&table.number())).cloned().collect()
-}
-
-/// All records of these runs, in order.
-fn merge_of<'a>(runs: &[RunTables], open: OpenFile<'a>) -> Merge<Concat<StreamedRun<'a>>> {
-    let bounds = || runs.iter().flat_map(|run| run.iter());
-    let first = bounds().map(|table: &Arc<Table>| table.first()).min();
-    let last = bounds().map(|table| table.last()).max();
-    let prefix = first.zip(last).map(|(first, last)| HeadPrefix::between(first.as_ref(), last.as_ref()));
-    let stream = |run: &RunTables| Concat::new(StreamedRun::new(Arc::clone(run), open));
-    Merge::with_prefix(runs.iter().map(stream).collect(), prefix.unwrap_or_default())
 }

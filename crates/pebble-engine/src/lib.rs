@@ -51,6 +51,7 @@ mod status;
 mod survey;
 mod sync;
 mod tables;
+mod transfers;
 mod verify;
 mod wanted;
 mod work;

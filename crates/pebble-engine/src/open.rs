@@ -158,7 +158,7 @@ struct Parts {
 
 fn assemble(parts: Parts) -> Core {
     let Parts { dir, options, components, lock, manifest, tables, tree, replayed, report, doubts } = parts;
-    let (committer, work) = (replayed.committer, Work::new());
+    let (committer, work) = (replayed.committer, Work::new(Arc::clone(&tables.transfers)));
     let names = manifest.state().keyspaces.iter().map(|(id, name)| (name.clone(), *id)).collect::<Vec<_>>();
     Core {
         fs: components.fs,

@@ -29,10 +29,10 @@ const SLEEP_MIN: Duration = Duration::from_micros(500);
 /// What a flush and a merge cost before one was measured, in picoseconds a byte.
 const COST_AT_FIRST: u64 = 2_500;
 
-/// How large the debt of merges is, in percent of the tree, when a byte costs what its merges will cost. A tree in its
-/// shape has none; at this debt, lazy leveling has let the bytes above the last level grow by a fifth too many. With
-/// 80, 20 GB of overwrites over 2 GB took 2.1 times their live bytes at the worst moment.
-const FULL_COST_AT: u64 = 25;
+/// How large the debt of merges is, in percent of the tree, when a byte costs what its merges will cost. A tree has
+/// none before merges begin; at this debt, lazy leveling has let the bytes above the last level grow to about what it
+/// allows. 20 GB of overwrites over 2 GB then take 1.84 times their live bytes at the worst moment.
+const FULL_COST_AT: u64 = 50;
 
 /// Full memtables that a tree counts for at least: one flush more or less is no debt worth slowing for.
 const TREE_MEMTABLES_MIN: u64 = 16;

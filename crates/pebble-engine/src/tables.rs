@@ -2,6 +2,7 @@
 //!
 //! Threading: shared by all; the cache inside has its own locks.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,11 +13,12 @@ use pebble_cursor::{Cursor, RangeDeletes};
 use pebble_format::{Corruption, FileName, OwnedKey, Seqno};
 use pebble_manifest::{TableMeta, Version};
 use pebble_sstable::{BlockCache, Compression, FileSink, Table, TableInfo, TableOptions, TableReadOptions};
-use pebble_vfs::{Fs, Open};
+use pebble_vfs::{Fs, Open, Transfer};
 
 use crate::error::{Error, Result};
 use crate::options::{Options, ReadMode};
 use crate::state::Tree;
+use crate::transfers::Transfers;
 
 /// From the first key's user key on, and before the second one's.
 pub(crate) type KeyRange<'a> = (Option<&'a OwnedKey>, Option<&'a OwnedKey>);
@@ -29,6 +31,8 @@ pub(crate) struct Tables {
     read_mode: ReadMode,
     template: TableOptions,
     cache: Arc<BlockCache>,
+    /// Who writes and reads tables beside those who make and merge them.
+    pub(crate) transfers: Arc<Transfers>,
     /// The next number for a table or a manifest.
     next_file: AtomicU64,
 }
@@ -48,6 +52,7 @@ impl Tables {
             read_mode: options.read_mode,
             template: options.table_options(uuid),
             cache: Arc::new(BlockCache::new(usize::try_from(options.cache_len()).unwrap_or(usize::MAX))),
+            transfers: Arc::default(),
             next_file: AtomicU64::new(next_file),
         }
     }
@@ -162,7 +167,7 @@ pub(crate) struct RunRules<'a> {
     pub(crate) cached: bool,
 }
 
-/// Table files as a flush or a merge writes them: each is synced when it is finished, and all are removed again
+/// Table files as a flush or a merge writes them: all are synced when their run has ended, and all are removed again
 /// unless [`NewTables::keep`] is called.
 pub(crate) struct NewTables<'a> {
     tables: &'a Tables,
@@ -171,18 +176,39 @@ pub(crate) struct NewTables<'a> {
     kept: bool,
     /// Whether they are going to be read soon.
     cached: bool,
+    /// Files that are being synced while the next ones are written.
+    syncing: VecDeque<Transfer<()>>,
 }
+
+/// So many files are synced at a time at most: a run may be of more tables than the process may have files open.
+const SYNCING_MAX: usize = 4;
 
 impl<'a> NewTables<'a> {
     /// `cached`: whether somebody is going to read them soon, so that they are to be in memory (`heat.rs`).
     pub(crate) fn new(tables: &'a Tables, cached: bool) -> Self {
-        Self { tables, created: Vec::new(), sync_failed: false, kept: false, cached }
+        Self {
+            tables,
+            created: Vec::new(),
+            sync_failed: false,
+            kept: false,
+            cached,
+            syncing: VecDeque::new(),
+        }
     }
 
     /// Whether a table could not be synced: what its pages hold is unknown then, and syncing it again would prove
     /// nothing.
     pub(crate) fn sync_failed(&self) -> bool {
         self.sync_failed
+    }
+
+    /// Waits for the syncs that were begun, but for the last few.
+    fn settle_but(&mut self, last: usize) -> pebble_format::Result<()> {
+        while self.syncing.len() > last {
+            let synced = self.syncing.pop_front().map(Transfer::wait).transpose();
+            synced.inspect_err(|_| self.sync_failed = true)?;
+        }
+        Ok(())
     }
 
     /// Takes over what another one made.
@@ -207,11 +233,21 @@ impl Outputs for NewTables<'_> {
         let number = self.tables.new_number();
         let file = self.tables.fs.open(&self.tables.path(FileName::Table(number)), Open::CreateNew)?;
         self.created.push(number);
-        Ok((number, if self.cached { FileSink::new(file) } else { FileSink::past_cache(file) }))
+        let sink = match self.cached {
+            true => FileSink::new(file),
+            false => FileSink::past_cache(file, Arc::clone(&self.tables.transfers) as _),
+        };
+        Ok((number, sink))
     }
 
     fn finish(&mut self, writer: FileSink, _info: &TableInfo) -> pebble_format::Result<()> {
-        Ok(writer.into_file().sync_data().inspect_err(|_| self.sync_failed = true)?)
+        let file = writer.into_file();
+        self.syncing.push_back(Transfer::begin(&*self.tables.transfers, move || file.sync_data()));
+        self.settle_but(SYNCING_MAX)
+    }
+
+    fn settle(&mut self) -> pebble_format::Result<()> {
+        self.settle_but(0)
     }
 }
 
@@ -220,6 +256,8 @@ impl Drop for NewTables<'_> {
         if self.kept {
             return;
         }
+        // One that is under way needs its file no more, but must not outlive this.
+        self.syncing.clear();
         self.tables.remove(&self.created);
     }
 }

@@ -5,6 +5,7 @@
 //!   pebble-merge-0…  planned merges                     woken by a flush, by each other
 //!                    the first one also uses a rest     no write for a while: towards one run, until some come
 //!   pebble-pages     pages of the log ahead of writers    given to it by the commit that comes near to them
+//!   pebble-io-0…     tables to and from the device      given to them by flushes and merges, which compute meanwhile
 //!   pebble-sync      persist() every sync_interval      so that a power cut takes at most that much
 //! ```
 //!
@@ -23,6 +24,7 @@ use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::sync::thread::{Builder, JoinHandle};
 use crate::sync::{AtomicBool, Mutex, Ordering, Receiver, RecvTimeoutError, Sender, bounded, lock};
+use crate::transfers::{self, Transfers};
 
 /// So long without a write is a rest.
 const REST: Duration = Duration::from_millis(50);
@@ -39,6 +41,7 @@ pub(crate) struct Work {
     compaction: Bell,
     sync: Bell,
     pages: Bell,
+    transfers: Arc<Transfers>,
     /// The pages of the log that are to be made; the last word counts.
     ahead: Mutex<Option<PagesAhead>>,
     stopping: AtomicBool,
@@ -62,8 +65,9 @@ impl Bell {
 }
 
 impl Work {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(transfers: Arc<Transfers>) -> Self {
         Self {
+            transfers,
             flush: Bell::new(),
             compaction: Bell::new(),
             sync: Bell::new(),
@@ -103,6 +107,7 @@ impl Work {
         self.compaction.ring();
         self.sync.ring();
         self.pages.ring();
+        self.transfers.stop();
     }
 }
 
@@ -142,6 +147,9 @@ fn start_all(core: &Arc<Core>, threads: &mut Vec<JoinHandle<()>>) -> Result<()> 
             ahead.into_iter().for_each(PagesAhead::populate);
         }
     })?);
+    for number in 0..transfers::THREADS {
+        threads.push(spawn(core, &format!("pebble-io-{number}"), |core| core.tables.transfers.serve())?);
+    }
     if let Some(interval) = core.options.sync_interval {
         threads.push(spawn(core, "pebble-sync", move |core| sync_every(core, interval))?);
     }
@@ -269,7 +277,8 @@ impl Core {
             while self.work.compaction.heard.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout)
                 && self.visible.get() == written
             {
-                // A longer rest: the log's spare segments would be most of a small database.
+                // A longer rest: the log's spare segments would be most of a small database, and memory is idle.
+                self.tables.transfers.trim();
                 if let Ok(mut committer) = self.commit.lock() {
                     committer.log.trim();
                 }

@@ -9,11 +9,10 @@
 //! insertion.
 
 use std::collections::HashMap;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::block::Block;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, lock};
 
 /// Shards of a large cache: with two to sixteen threads they rarely meet.
 const SHARDS_MAX: usize = 16;
@@ -166,10 +165,6 @@ impl Shard {
 }
 
 /// A shard is consistent between any two statements that could panic, so a poisoned lock is as good as any.
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

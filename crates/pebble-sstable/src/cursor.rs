@@ -11,9 +11,9 @@
 use std::sync::Arc;
 
 use pebble_cursor::{Cursor, Direction, Stretch, WholeBlock};
+use pebble_format::prefetch::prefetch_lines;
 use pebble_format::table::{Codec, FLAG_UNIQUE_USER_KEYS};
 use pebble_format::{Error, InternalKey, Pinned, PinnedRecord, RecordRef, Result};
-use pebble_vfs::File;
 
 use crate::block::Block;
 use crate::source::usize_of;
@@ -24,10 +24,11 @@ use crate::table::Table;
 #[derive(Debug)]
 pub struct TableCursor {
     table: Arc<Table>,
-    /// Where blocks come from on the way forward, if not from the table itself.
-    stream: Option<Stream>,
     /// The block and the slot under the cursor.
     place: Option<Place>,
+    /// Where blocks come from on the way forward, if not from the table itself. Behind the block, which lies in its
+    /// memory: that is given back when the cursor ends.
+    stream: Option<Stream>,
     error: Option<Error>,
 }
 
@@ -47,6 +48,17 @@ impl Place {
     fn new(number: u32, block: Block, slot: u16) -> Self {
         Self { number, block, stored: None, slot, ahead: usize::MAX }
     }
+
+    /// Asks for the lines of a record that lies [`AHEAD`] of the one under the cursor, also where that is in the part
+    /// of a stream that is not read yet: a hint costs nothing there.
+    #[inline]
+    fn ask_ahead(&self, table: &Table) {
+        let offset = self.block.record_offset(self.slot);
+        match &self.stored {
+            Some(stored) => prefetch_lines(stored, AHEAD + offset, RECORD_LEN),
+            None => table.prefetch_data(self.ahead.saturating_add(offset)),
+        }
+    }
 }
 
 /// How far ahead of a cursor that goes forward lines are asked for, in bytes. Far enough for the next block to be at
@@ -54,14 +66,17 @@ impl Place {
 /// cache.
 const AHEAD: usize = 16 << 10;
 
+/// Bytes of a record of usual length: of longer ones the processor sees by itself where they go on.
+pub(crate) const RECORD_LEN: usize = 192;
+
 impl TableCursor {
     pub(crate) fn new(table: Arc<Table>) -> Self {
         Self { table, stream: None, place: None, error: None }
     }
 
-    /// A cursor whose steps forward read `file`, which is the table's.
-    pub(crate) fn streaming(table: Arc<Table>, file: Arc<dyn File>) -> Self {
-        Self { stream: Some(Stream::new(file)), ..Self::new(table) }
+    /// A cursor whose steps forward read from `stream`, which is of the table's file.
+    pub(crate) fn streaming(table: Arc<Table>, stream: Stream) -> Self {
+        Self { stream: Some(stream), ..Self::new(table) }
     }
 
     /// The table.
@@ -197,7 +212,7 @@ impl Cursor for TableCursor {
         match &mut self.place {
             Some(place) if place.slot + 1 < place.block.count() => {
                 place.slot += 1;
-                self.table.prefetch_data(place.ahead.saturating_add(place.block.record_offset(place.slot)));
+                place.ask_ahead(&self.table);
                 Ok(())
             }
             Some(place) => {

@@ -30,7 +30,7 @@ use pebble_vfs::{Advice, File, Fs, Map, Open, OsFs};
 
 use crate::block::Block;
 use crate::cache::BlockCache;
-use crate::cursor::TableCursor;
+use crate::cursor::{RECORD_LEN, TableCursor};
 use crate::dictionary::Dictionary;
 use crate::index::{Candidates, home};
 use crate::meta::{BlockPlace, Meta};
@@ -535,13 +535,11 @@ impl Table {
         &self.meta
     }
 
-    /// Asks for the lines of a record of usual length at this place in the file, if the file is in memory or mapped. Of
-    /// longer ones the processor sees by itself where they go on.
+    /// Asks for the lines of a record at this place in the file, if the file is in memory or mapped.
     #[inline]
     pub(crate) fn prefetch_data(&self, at: usize) {
-        const LEN: usize = 192;
         if let Some(whole) = self.in_place().filter(|whole| at < whole.len()) {
-            prefetch_lines(whole, at, LEN);
+            prefetch_lines(whole, at, RECORD_LEN);
         }
     }
 

@@ -67,8 +67,8 @@ pub struct TableWriter<W> {
 }
 
 impl<W: Write> TableWriter<W> {
-    /// A writer of an empty table. `to` is written in pieces of a block; give it a buffer of its own
-    /// ([`FileSink`](crate::FileSink), [`std::io::BufWriter`]) if that is slow.
+    /// A writer of an empty table. `to` is written in pieces of a block, and flushed when the data ends and when the
+    /// table does; give it a buffer of its own ([`FileSink`](crate::FileSink), [`std::io::BufWriter`]) if that is slow.
     ///
     /// Errors: `InvalidArgument` for options out of their range.
     pub fn new(to: W, options: TableOptions) -> Result<Self> {
@@ -376,6 +376,8 @@ impl<W: Write> TableWriter<W> {
         }
         self.write_block()?;
         self.settle()?;
+        // Data and indexes part here, for an output that treats them differently: `FileSink::past_cache`.
+        self.data.to.flush()?;
         let Some(first) = self.data.first_keys.first().cloned() else {
             return Err(Error::invalid("a table holds at least one record"));
         };

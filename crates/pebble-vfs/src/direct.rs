@@ -2,38 +2,47 @@
 //!
 //! Threading: plain memory.
 
+use std::io;
+
+use memmap2::MmapMut;
+
 /// What the offset, the length and the memory of a transfer past the page cache are multiples of: the page of the
 /// systems that there are, and more than the sector of any device.
 pub const DIRECT_ALIGN: usize = 4096;
 
-/// A buffer of fixed length at an aligned address.
+/// Bytes of a huge page.
+#[cfg(target_os = "linux")]
+const HUGE: usize = 2 << 20;
+
+/// A buffer of fixed length at an aligned address, in huge pages where it is long enough: the kernel looks at each page
+/// of a transfer.
 #[derive(Debug)]
 pub struct DirectBuffer {
-    memory: Vec<u8>,
-    start: usize,
-    len: usize,
+    memory: MmapMut,
 }
 
 impl DirectBuffer {
-    /// `len` zeros, rounded up to a multiple of [`DIRECT_ALIGN`].
-    pub fn new(len: usize) -> Self {
-        let len = len.next_multiple_of(DIRECT_ALIGN);
-        let memory = vec![0; len + DIRECT_ALIGN];
-        // Where the address cannot be told, the buffer is one like any other, and transfers go through the cache.
-        let start = memory.as_ptr().align_offset(DIRECT_ALIGN).min(DIRECT_ALIGN);
-        Self { memory, start, len }
+    /// `len` zeros, rounded up to a multiple of [`DIRECT_ALIGN`]. Errors: the system's, when it has no memory.
+    pub fn new(len: usize) -> io::Result<Self> {
+        let memory = MmapMut::map_anon(len.next_multiple_of(DIRECT_ALIGN).max(DIRECT_ALIGN))?;
+        #[cfg(target_os = "linux")]
+        if memory.len().is_multiple_of(HUGE) {
+            // A hint.
+            memory.advise(memmap2::Advice::HugePage).ok();
+        }
+        Ok(Self { memory })
     }
 
     /// The bytes.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
-        self.memory.get(self.start..self.start + self.len).unwrap_or_default()
+        &self.memory
     }
 
     /// The bytes, to be written to.
     #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        self.memory.get_mut(self.start..self.start + self.len).unwrap_or_default()
+        &mut self.memory
     }
 }
 
@@ -50,7 +59,7 @@ mod tests {
     #[test]
     fn a_buffer_is_aligned_and_whole() {
         for len in [1, 4095, 4096, 4097, 1 << 20] {
-            let mut buffer = DirectBuffer::new(len);
+            let mut buffer = DirectBuffer::new(len).unwrap();
             assert_eq!(buffer.bytes().len(), len.next_multiple_of(DIRECT_ALIGN));
             assert!(is_aligned(buffer.bytes(), 8192));
             assert!(!is_aligned(buffer.bytes(), 512));

@@ -39,6 +39,7 @@ mod retry;
 pub mod sim;
 mod sync;
 mod trace;
+mod transfer;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use direct::{DIRECT_ALIGN, DirectBuffer};
@@ -51,6 +52,7 @@ pub use os::OsFs;
 pub use overlay::OverlayFs;
 pub use sim::SimFs;
 pub use trace::TraceFs;
+pub use transfer::{Helpers, Job, NoHelpers, Transfer};
 
 /// Compiles and runs the example of the README.
 #[cfg(doctest)]

@@ -24,9 +24,9 @@ pub struct Pressure {
 /// See [`Pressure`].
 ///
 /// The debt has two parts. Level by level, the bytes of each component that is too deep are read and written once.
-/// And of the bytes above the last level, those beyond `last_percent` of the whole tree's are merged into it, each
-/// with its share of the last level. That part is not taken component by component: a run that joins two components
-/// could then lower it.
+/// And of the bytes above the last level, those beyond half of `last_percent` of it are merged into it, each with its
+/// share of the last level: that is where rule 2 begins to. That part is not taken component by component: a run that
+/// joins two components could then lower it.
 ///
 /// Cost: as [`plan`](super::plan()).
 pub fn pressure(version: &Version, policy: &Policy) -> Pressure {
@@ -46,7 +46,7 @@ pub fn pressure(version: &Version, policy: &Policy) -> Pressure {
     let sum = |share: fn(&Component) -> u64| whole.iter().map(share).fold(0, u64::saturating_add);
     let (upper, last) = (sum(|component| component.upper.bytes), sum(|component| component.last.bytes));
     let percent = u128::from(policy.last_percent.max(1));
-    let allowed = u64::try_from(u128::from(last) * percent / 100).unwrap_or(u64::MAX);
+    let allowed = u64::try_from(u128::from(last) * percent / 200).unwrap_or(u64::MAX);
     let over = u128::from(upper.saturating_sub(allowed));
     let merged = u64::try_from(over * 2 * (percent + 100) / percent).unwrap_or(u64::MAX);
     if last > 0 {

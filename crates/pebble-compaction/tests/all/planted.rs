@@ -162,6 +162,10 @@ impl Outputs for Written<'_> {
         self.tables.push(table);
         Ok(())
     }
+
+    fn settle(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// By keyspace and key, the value.

@@ -79,6 +79,10 @@ impl Outputs for Memory {
         self.finished.push((writer, info.clone()));
         Ok(())
     }
+
+    fn settle(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 static NO_RANGES: LazyLock<RangeDeletes> = LazyLock::new(RangeDeletes::default);
@@ -325,6 +329,10 @@ impl Outputs for FullDisk {
 
     fn finish(&mut self, _: Full, _: &TableInfo) -> Result<()> {
         panic!("a table that did not fit was finished")
+    }
+
+    fn settle(&mut self) -> Result<()> {
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pebble_cursor::{Concat, Cursor};
 use pebble_format::Error;
 use pebble_sstable::{FileSink, PointIndex, StreamedRun, Table, TableOptions, TableReadOptions};
-use pebble_vfs::{DIRECT_ALIGN, File, Fs, Open, OsFs, SimFs};
+use pebble_vfs::{DIRECT_ALIGN, File, Fs, NoHelpers, Open, OsFs, SimFs};
 
 use crate::model::{COMPRESSIONS, Model, Plain, Said, fixture, plain, small, write};
 
@@ -22,7 +22,8 @@ fn large() -> Model {
 
 fn file_with(fs: &dyn Fs, path: &std::path::Path, bytes: &[u8], past_cache: bool) -> Arc<dyn File> {
     let file = fs.open(path, Open::CreateNew).unwrap();
-    let mut sink = if past_cache { FileSink::past_cache(file) } else { FileSink::new(file) };
+    let mut sink =
+        if past_cache { FileSink::past_cache(file, Arc::new(NoHelpers)) } else { FileSink::new(file) };
     std::io::Write::write_all(&mut sink, bytes).unwrap();
     std::io::Write::flush(&mut sink).unwrap();
     sink.into_file()
@@ -63,7 +64,7 @@ fn a_stream_gives_the_same_records_and_blocks() {
                 Table::open_map(file.map().unwrap(), "000007.sst", TableReadOptions::default()).unwrap();
             let tables: Arc<[_]> = Arc::new([Arc::clone(&table)]);
             let open = |_: &Table| Ok(Some(OsFs.open(&path, Open::Read)?));
-            let mut streamed = Concat::new(StreamedRun::new(tables, &open));
+            let mut streamed = Concat::new(StreamedRun::new(tables, &open, Arc::new(NoHelpers)));
             assert_eq!(walk(&mut streamed).unwrap(), walk(&mut table.cursor()).unwrap());
             assert_eq!(blocks(&mut streamed), blocks(&mut table.cursor()));
         }
@@ -78,7 +79,7 @@ fn a_stream_does_not_count_as_reading() {
     let table = Table::open_file(Arc::clone(&file), "000007.sst", TableReadOptions::default()).unwrap();
     let open = |_: &Table| Ok(Some(Arc::clone(&file)));
     let tables: Arc<[_]> = Arc::new([Arc::clone(&table)]);
-    walk(&mut Concat::new(StreamedRun::new(tables, &open))).unwrap();
+    walk(&mut Concat::new(StreamedRun::new(tables, &open, Arc::new(NoHelpers)))).unwrap();
     assert_eq!(table.blocks_read().0, 0);
     walk(&mut table.cursor()).unwrap();
     let (read, of) = table.blocks_read();
@@ -98,7 +99,7 @@ fn damage_under_a_stream_is_corruption() {
     for bytes in [&flipped[..], &good[..cut], &[]] {
         let file = file_with(&SimFs::new(1), "/000007.sst".as_ref(), bytes, false);
         let open = |_: &Table| Ok(Some(Arc::clone(&file)));
-        let mut cursor = Concat::new(StreamedRun::new(Arc::clone(&tables), &open));
+        let mut cursor = Concat::new(StreamedRun::new(Arc::clone(&tables), &open, Arc::new(NoHelpers)));
         let error = walk(&mut cursor).unwrap_err();
         assert!(matches!(error, Error::Corruption(_)), "{error}");
         assert!(cursor.record().is_none() && cursor.next().is_err());

@@ -206,7 +206,7 @@ fn what_goes_past_the_cache_and_what_does_not_are_one_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     let file = OsFs.open(&path, Open::CreateNew).unwrap();
-    let mut chunk = DirectBuffer::new(3 * DIRECT_ALIGN);
+    let mut chunk = DirectBuffer::new(3 * DIRECT_ALIGN).unwrap();
     for (at, byte) in chunk.bytes_mut().iter_mut().enumerate() {
         *byte = (at % 251) as u8;
     }
@@ -224,7 +224,7 @@ fn what_goes_past_the_cache_and_what_does_not_are_one_file() {
     assert_eq!(whole, expected);
     assert_eq!(*file.map().unwrap(), *expected);
     let reader = OsFs.open(&path, Open::Read).unwrap();
-    let mut part = DirectBuffer::new(2 * DIRECT_ALIGN);
+    let mut part = DirectBuffer::new(2 * DIRECT_ALIGN).unwrap();
     assert_eq!(reader.read_past_cache(part.bytes_mut(), DIRECT_ALIGN as u64).unwrap(), 2 * DIRECT_ALIGN);
     assert_eq!(part.bytes(), &expected[DIRECT_ALIGN..3 * DIRECT_ALIGN]);
     // Up to the end of the file, and not behind it.
@@ -239,6 +239,6 @@ fn a_file_under_another_name_is_not_taken_for_the_one_that_was_opened() {
     let file = OsFs.open(&path, Open::CreateNew).unwrap();
     OsFs.rename(&path, &other).unwrap();
     let stranger = OsFs.open(&path, Open::CreateNew).unwrap();
-    file.write_past_cache(DirectBuffer::new(DIRECT_ALIGN).bytes(), 0).unwrap();
+    file.write_past_cache(DirectBuffer::new(DIRECT_ALIGN).unwrap().bytes(), 0).unwrap();
     assert_eq!((file.len().unwrap(), stranger.len().unwrap()), (DIRECT_ALIGN as u64, 0));
 }
