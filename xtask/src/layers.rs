@@ -45,7 +45,7 @@ const CRATES: &[Row] = &[
         name: "pebble-wal",
         level: 1,
         below: &["pebble-format", "pebble-vfs"],
-        third_party: &["tracing", "zerocopy"],
+        third_party: &["atomic-wait", "tracing", "zerocopy"],
     },
     Row {
         name: "pebble-memtable",

@@ -1,23 +1,30 @@
 //! Group commit: many threads wait for durability, one of them syncs for all.
 //!
 //! ```text
-//!   writer   ──append──► written ─────┐ read by the leader before it syncs
-//!   waiter A ──wait────► leads ── names, files oldest to newest ──► durable, wakes all
-//!   waiter B ──wait────► sleeps ........................................► done, or leads the next group
+//!   writer   ──append──► written ─────┐ read by the leader once those it expects have written
+//!   waiter A ──wait────► leads ─ gathers ─ names, files oldest to newest ──► durable, rings
+//!   waiter B ──wait────► sleeps ...................................................► done, or leads the next group
 //! ```
 //!
 //! Threading: every method may be called from any thread, [`Group::wrote`] and [`Group::begin_file`] from the one
-//! writer only. No lock is held during a sync. `durable` is published after the sync that it tells of, and never
-//! falls.
+//! writer only. Who turns `leading` from false to true leads, and no other thread does until he is through. No lock
+//! is held during a sync, and nobody takes one to find that he is done: sixteen threads that wake at once would queue
+//! for it. `durable` is published after the sync that it tells of, and never falls.
 //!
 //! A sync that fails, or a leader that panics, is final: the error is kept, everybody waiting gets it, and nothing
 //! is synced again. What a file holds after a failed sync is not knowable, and a retry that succeeds would prove
 //! nothing.
 
+use std::sync::atomic::AtomicU32;
+
 use pebble_format::log::LogPosition;
 use pebble_format::{Error, Result};
 
-use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, PoisonError};
+use crate::sync::{AtomicBool, AtomicU64, Bell, Mutex, MutexGuard, Ordering, PoisonError, give_way};
+
+/// How often in a row a leader gives way and sees nobody come before it gives up the rest of those it expects: some
+/// tens of microseconds, less than a sync takes.
+const PATIENCE: u32 = 64;
 
 /// What a leader syncs. A trait, so that the protocol can be model-checked without files.
 pub(crate) trait Disk {
@@ -40,13 +47,19 @@ pub(crate) struct Group<D: Disk> {
     durable: AtomicU64,
     /// Whether `State::failed` is set; lets the writer look without the lock.
     broken: AtomicBool,
+    /// Somebody gathers or syncs right now.
+    leading: AtomicBool,
+    /// Threads that began to wait since the last leader looked at what was written. This and `expected` guard nothing,
+    /// and are std's atomics in the models too.
+    came: AtomicU32,
+    /// Threads that the next leader expects: those that the last group let go, and those that came during its sync.
+    expected: AtomicU32,
+    /// Rung when a group ends and when the log fails.
+    bell: Bell,
     state: Mutex<State<D::File>>,
-    turn: Condvar,
 }
 
 struct State<F> {
-    /// Somebody syncs right now.
-    leading: bool,
     failed: Option<Error>,
     names_owed: bool,
     /// Files that may hold bytes that are not durable, oldest first; the last one is the writer's.
@@ -76,14 +89,11 @@ impl<D: Disk> Group<D> {
             written: AtomicU64::new(durable.0),
             durable: AtomicU64::new(durable.0),
             broken: AtomicBool::new(false),
-            state: Mutex::new(State {
-                leading: false,
-                failed: None,
-                names_owed: false,
-                files: Vec::new(),
-                groups: 0,
-            }),
-            turn: Condvar::new(),
+            leading: AtomicBool::new(false),
+            came: AtomicU32::new(0),
+            expected: AtomicU32::new(0),
+            bell: Bell::new(),
+            state: Mutex::new(State { failed: None, names_owed: false, files: Vec::new(), groups: 0 }),
         }
     }
 
@@ -126,7 +136,7 @@ impl<D: Disk> Group<D> {
         state.failed.get_or_insert(error);
         self.broken.store(true, Ordering::Release);
         drop(state);
-        self.turn.notify_all();
+        self.bell.ring();
     }
 
     /// The error that ended the log, if one did. Cost while there is none: one load.
@@ -148,31 +158,56 @@ impl<D: Disk> Group<D> {
         if position > self.written() {
             return Err(Error::invalid(format!("waiting for {position}, behind the log's end")));
         }
-        let mut state = self.lock();
+        self.came.fetch_add(1, Ordering::Relaxed);
         loop {
+            // Heard before the look at what the ringing tells of: a group that ends behind the look ends the sleep.
+            let heard = self.bell.heard();
+            // Looked for first: the group before the one that failed may just have made `position` durable.
+            let failed = self.failed();
             if self.durable() >= position {
                 return Ok(());
             }
-            if let Some(error) = &state.failed {
-                return Err(error.clone());
+            if let Some(error) = failed {
+                return Err(error);
             }
-            if !state.leading {
-                break;
+            // Who finds somebody leading has not heard him end, for his ringing follows `leading`.
+            match self.leading.compare_exchange(false, true, Ordering::Acquire, Ordering::Acquire) {
+                Ok(_) => self.lead(),
+                Err(_) => self.bell.wait(heard),
             }
-            state = self.turn.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        state.leading = true;
-        let work = self.take(&mut state);
-        drop(state);
-        let mut lead = Lead { group: self, target: work.target, outcome: None };
-        let outcome = self.sync(&work);
-        lead.outcome = Some(outcome.clone());
-        drop(lead);
-        outcome
+    }
+
+    /// Syncs what was written, for all who wait; the caller has `leading`. What came of it is in `durable` and
+    /// `failed`.
+    fn lead(&self) {
+        let mut turn = Turn { group: self, company: 0, outcome: None };
+        self.gather();
+        turn.company = self.came.swap(0, Ordering::Relaxed);
+        turn.outcome = Some(self.take().and_then(|work| self.sync(&work).map(|()| work.target)));
+    }
+
+    /// Lets those write who are about to. The last group let all its threads go at once, and whoever is back first
+    /// leads: its sync would carry its own record and the few that came before it, and the others would wait for that
+    /// sync and for one more. A thread that is alone is back itself, and expects nobody.
+    fn gather(&self) {
+        let expected = self.expected.load(Ordering::Relaxed);
+        let mut came = self.came.load(Ordering::Relaxed);
+        let mut idle = 0;
+        while came < expected && idle < PATIENCE {
+            give_way();
+            let now = self.came.load(Ordering::Relaxed);
+            idle = if now == came { idle + 1 } else { 0 };
+            came = now;
+        }
     }
 
     /// Everything that was written and is not durable: at least what the caller waits for.
-    fn take(&self, state: &mut State<D::File>) -> Work<D::File> {
+    fn take(&self) -> Result<Work<D::File>> {
+        let mut state = self.lock();
+        if let Some(error) = &state.failed {
+            return Err(error.clone());
+        }
         let target = self.written();
         let durable = self.durable();
         let mut files = Vec::new();
@@ -183,7 +218,7 @@ impl<D: Disk> Group<D> {
                 files.push(file.clone());
             }
         }
-        Work { target, names: std::mem::take(&mut state.names_owed), files }
+        Ok(Work { target, names: std::mem::take(&mut state.names_owed), files })
     }
 
     fn sync(&self, work: &Work<D::File>) -> Result<()> {
@@ -195,31 +230,34 @@ impl<D: Disk> Group<D> {
 }
 
 /// A leader's turn. Its end, by whatever way, wakes everybody.
-struct Lead<'g, D: Disk> {
+struct Turn<'g, D: Disk> {
     group: &'g Group<D>,
-    target: LogPosition,
-    /// `None` when the leader did not come back from the sync.
-    outcome: Option<Result<()>>,
+    /// How many threads wait for this group.
+    company: u32,
+    /// Up to where the log is durable now; `None` when the leader did not come back from the sync.
+    outcome: Option<Result<LogPosition>>,
 }
 
-impl<D: Disk> Drop for Lead<'_, D> {
+impl<D: Disk> Drop for Turn<'_, D> {
     fn drop(&mut self) {
-        let mut state = self.group.lock();
-        state.leading = false;
+        let group = self.group;
+        let mut state = group.lock();
         let outcome = self.outcome.take();
         match outcome.unwrap_or_else(|| Err(std::io::Error::other("the sync of the log panicked").into())) {
             // A failure that came from elsewhere meanwhile does not undo a sync that succeeded.
-            Ok(()) => {
+            Ok(target) => {
                 state.groups += 1;
-                state.files.retain(|owed| owed.number >= self.target.segment());
-                self.group.durable.store(self.target.0, Ordering::Release);
+                state.files.retain(|owed| owed.number >= target.segment());
+                group.durable.store(target.0, Ordering::Release);
             }
             Err(error) => {
                 state.failed.get_or_insert(error);
-                self.group.broken.store(true, Ordering::Release);
+                group.broken.store(true, Ordering::Release);
             }
         }
         drop(state);
-        self.group.turn.notify_all();
+        group.expected.store(self.company + group.came.load(Ordering::Relaxed), Ordering::Relaxed);
+        group.leading.store(false, Ordering::Release);
+        group.bell.ring();
     }
 }

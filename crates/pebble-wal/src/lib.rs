@@ -46,6 +46,7 @@
 
 #![deny(unsafe_code)]
 
+mod bell;
 mod durable;
 mod frame;
 mod group;
