@@ -5,5 +5,6 @@ mod crash;
 mod damage;
 mod model;
 mod recover;
+mod salvage;
 mod tree;
 mod version;

@@ -1,0 +1,89 @@
+//! What is left of a damaged manifest: one wrong byte costs nothing, a cut costs what lies behind it.
+
+use std::path::Path;
+
+use pebble_format::manifest::MANIFEST_HEADER_LEN;
+use pebble_manifest::{ManifestDamage, ManifestLog, ManifestState, Salvaged, salvage};
+
+use crate::model::{DIR, content, disk, disk_with, history, shared};
+
+const NAME: &str = "MANIFEST-000001";
+
+/// A manifest, its `CURRENT`, and the state after each of its edits with the length of the file by then.
+fn fixture(edits: usize) -> (Vec<u8>, Vec<u8>, Vec<(usize, ManifestState)>) {
+    let (states, edits) = history(5, edits);
+    let sim = disk();
+    let mut log = ManifestLog::create(shared(&sim), Path::new(DIR), 1, &states[0]).unwrap();
+    let mut known = vec![(content(&sim, NAME).len(), states[0].clone())];
+    for (edit, state) in edits.iter().zip(&states[1..]) {
+        log.append(edit).unwrap();
+        known.push((content(&sim, NAME).len(), state.clone()));
+    }
+    (content(&sim, NAME), content(&sim, "CURRENT"), known)
+}
+
+fn salvaged(files: &[(&str, &[u8])]) -> (Option<Salvaged>, Vec<ManifestDamage>) {
+    let mut damage = Vec::new();
+    let found = salvage(&shared(&disk_with(files)), Path::new(DIR), &mut damage).unwrap();
+    (found, damage)
+}
+
+#[test]
+fn one_wrong_byte_costs_nothing() {
+    let (bytes, current, known) = fixture(6);
+    let newest = &known.last().unwrap().1;
+    for at in 0..bytes.len() {
+        for delta in [1_u8, 0x80, 0xFF] {
+            let mut wrong = bytes.clone();
+            wrong[at] ^= delta;
+            let (found, damage) = salvaged(&[(NAME, &wrong), ("CURRENT", &current)]);
+            let found = found.unwrap_or_else(|| panic!("nothing found, byte {at} ^ {delta}"));
+            assert_eq!(&found.state, newest, "byte {at} ^ {delta}");
+            assert!(found.is_newest && found.end == found.len, "byte {at} ^ {delta}");
+            assert!(damage.len() == 1 && damage[0].mended, "byte {at} ^ {delta}: {damage:?}");
+        }
+    }
+}
+
+#[test]
+fn a_cut_costs_what_lies_behind_it() {
+    let (bytes, current, known) = fixture(6);
+    for len in 0..bytes.len() {
+        let (found, damage) = salvaged(&[(NAME, &bytes[..len]), ("CURRENT", &current)]);
+        match known.iter().rev().find(|(end, _)| *end <= len) {
+            Some((end, state)) => {
+                let found = found.unwrap();
+                assert_eq!((&found.state, found.end, found.len), (state, *end as u64, len as u64));
+                assert_eq!(damage.len(), usize::from(*end != len));
+            }
+            // A whole header with nothing behind it is a manifest that says nothing, and no damage.
+            None => assert_eq!((found.is_none(), damage.is_empty()), (true, len == MANIFEST_HEADER_LEN)),
+        }
+    }
+}
+
+#[test]
+fn two_wrong_bytes_cost_the_edits_from_there_on() {
+    let (mut bytes, current, known) = fixture(6);
+    let (end, state) = &known[3];
+    bytes[end + 4] ^= 0x55;
+    bytes[end + 9] ^= 0x2A;
+    let (found, damage) = salvaged(&[(NAME, &bytes), ("CURRENT", &current)]);
+    let found = found.unwrap();
+    assert_eq!((&found.state, found.end, found.is_newest), (state, *end as u64, false));
+    assert!(damage.iter().any(|part| !part.mended && part.from == *end as u64), "{damage:?}");
+}
+
+#[test]
+fn current_may_be_damaged_or_name_what_is_gone() {
+    let (bytes, mut current, known) = fixture(2);
+    let newest = &known.last().unwrap().1;
+    let (found, damage) = salvaged(&[("MANIFEST-000001", &bytes)]);
+    assert_eq!((&found.unwrap().state, damage.len()), (newest, 0));
+    let (found, damage) = salvaged(&[("CURRENT", &current)]);
+    assert!(found.is_none() && damage.len() == 1 && !damage[0].mended);
+    current[3] ^= 1;
+    let (found, damage) = salvaged(&[(NAME, &bytes), ("CURRENT", &current)]);
+    assert_eq!(&found.unwrap().state, newest);
+    assert!(damage.len() == 1 && damage[0].mended && &*damage[0].file == "CURRENT");
+}
