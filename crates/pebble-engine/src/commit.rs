@@ -154,11 +154,13 @@ impl Core {
         {
             return Err(Error::Stalled { reason });
         }
+        self.check_log()?;
         let mut committer = self.make_room(committer, len, patience)?;
         let first = committer.next_seqno;
         let last = first.checked_add(u64::from(count) - 1).filter(|last| *last < Seqno::MAX);
         let last = last.ok_or_else(|| Error::invalid("sequence numbers are used up"))?;
 
+        self.check_log()?;
         let appended =
             committer.log.append(len, count, |to| write.encode(to, first)).map_err(|e| self.log_failed(e))?;
         self.status.log_goes_on();
@@ -190,6 +192,18 @@ impl Core {
                 self.status.stop(&Error::Background { what: "a commit".into() });
                 self.status.check_writable()?;
                 Err(Error::Closed)
+            }
+        }
+    }
+
+    /// Refuses behind a group that failed and whose leader has yet to tell: this write did not fail, it comes too late.
+    #[inline]
+    fn check_log(&self) -> Result<()> {
+        match self.log_sync.failed() {
+            None => Ok(()),
+            Some(error) => {
+                self.status.stop(&Error::from(error));
+                self.status.check_writable()
             }
         }
     }
