@@ -154,15 +154,13 @@ impl Core {
         {
             return Err(Error::Stalled { reason });
         }
-        self.check_log()?;
         let mut committer = self.make_room(committer, len, patience)?;
         let first = committer.next_seqno;
         let last = first.checked_add(u64::from(count) - 1).filter(|last| *last < Seqno::MAX);
         let last = last.ok_or_else(|| Error::invalid("sequence numbers are used up"))?;
 
-        self.check_log()?;
-        let appended =
-            committer.log.append(len, count, |to| write.encode(to, first)).map_err(|e| self.log_failed(e))?;
+        let appended = committer.log.append(len, count, |to| write.encode(to, first));
+        let appended = appended.map_err(|error| self.log_failed(&committer.log, error))?;
         self.status.log_goes_on();
         if let Some(ahead) = committer.log.pages_ahead()
             && self.executor == Executor::Threads
@@ -192,18 +190,6 @@ impl Core {
                 self.status.stop(&Error::Background { what: "a commit".into() });
                 self.status.check_writable()?;
                 Err(Error::Closed)
-            }
-        }
-    }
-
-    /// Refuses behind a group that failed and whose leader has yet to tell: this write did not fail, it comes too late.
-    #[inline]
-    fn check_log(&self) -> Result<()> {
-        match self.log_sync.failed() {
-            None => Ok(()),
-            Some(error) => {
-                self.status.stop(&Error::from(error));
-                self.status.check_writable()
             }
         }
     }
@@ -263,7 +249,8 @@ impl Core {
 
     /// Makes the memtable a sealed one and begins the next, with the next log segment.
     pub(crate) fn seal_memtable(&self, committer: &mut Committer) -> Result<()> {
-        committer.log.rotate().map_err(|e| self.log_failed(e))?;
+        let rotated = committer.log.rotate();
+        rotated.map_err(|error| self.log_failed(&committer.log, error))?;
         let (writer, shared) = Memtable::new(committer.memtable.shared().learned_prefix());
         let full = std::mem::replace(&mut committer.memtable, writer);
         committer.segments = 0;
@@ -314,14 +301,19 @@ impl Core {
         })
     }
 
-    /// What a failed append means: where the log has failed, writing stops. Where only a segment could not be made, or
-    /// the disk is full, the log is as before, and so is the database.
-    fn log_failed(&self, error: pebble_format::Error) -> Error {
+    /// What a failed append means: where it or a sync ended the log, writing stops. Where only a segment could not be
+    /// made, or the disk is full, the log is as before, and so is the database.
+    fn log_failed(&self, log: &LogWriter, error: pebble_format::Error) -> Error {
         let error = Error::from(error);
-        if self.log_sync.failed().is_some() {
-            self.status.stop(&error);
-        } else if let Error::NoSpace(_) = &error {
-            self.status.set_log_blocked(error.clone());
+        match self.log_sync.failed() {
+            // The leader of the sync has yet to tell: this write did not fail, it comes too late.
+            Some(cause) if !log.ended_log() => {
+                self.status.stop(&Error::from(cause));
+                return self.status.check_writable().err().unwrap_or(error);
+            }
+            Some(_) => self.status.stop(&error),
+            None if matches!(error, Error::NoSpace(_)) => self.status.set_log_blocked(error.clone()),
+            None => {}
         }
         error
     }

@@ -16,7 +16,6 @@ mod futex {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     /// Counts its ringings; a sleeper names the last one it heard.
-    #[derive(Debug)]
     pub(crate) struct Bell(AtomicU32);
 
     impl Bell {

@@ -60,7 +60,8 @@ impl LogSync {
 
     /// Returns once everything before `position` is durable. Cost when it is already: one load.
     ///
-    /// One of those who wait syncs for all; who comes during a sync belongs to the next one.
+    /// One of those who wait syncs for all; who comes during a sync belongs to the next one, which first gives those of
+    /// the last one some tens of microseconds to come back.
     ///
     /// Errors: the error of the sync that failed, now or earlier; whether `position` will be there after a crash is
     /// unknown then. What was durable before a failure stays so and is not an error. `InvalidArgument` for a

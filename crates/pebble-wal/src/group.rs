@@ -172,6 +172,8 @@ impl<D: Disk> Group<D> {
             }
             // Who finds somebody leading has not heard him end, for his ringing follows `leading`.
             match self.leading.compare_exchange(false, true, Ordering::Acquire, Ordering::Acquire) {
+                // A group that ended between the look and the turn had `position` with it.
+                Ok(_) if self.durable() >= position => self.end_turn(),
                 Ok(_) => self.lead(),
                 Err(_) => self.bell.wait(heard),
             }
@@ -185,6 +187,12 @@ impl<D: Disk> Group<D> {
         self.gather();
         turn.company = self.came.swap(0, Ordering::Relaxed);
         turn.outcome = Some(self.take().and_then(|work| self.sync(&work).map(|()| work.target)));
+    }
+
+    /// Leaves the lead to whoever wants it, and wakes everybody: some sleep because it was taken.
+    fn end_turn(&self) {
+        self.leading.store(false, Ordering::Release);
+        self.bell.ring();
     }
 
     /// Lets those write who are about to. The last group let all its threads go at once, and whoever is back first
@@ -257,7 +265,6 @@ impl<D: Disk> Drop for Turn<'_, D> {
         }
         drop(state);
         group.expected.store(self.company + group.came.load(Ordering::Relaxed), Ordering::Relaxed);
-        group.leading.store(false, Ordering::Release);
-        group.bell.ring();
+        group.end_turn();
     }
 }

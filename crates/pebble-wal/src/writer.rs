@@ -50,6 +50,8 @@ pub struct LogWriter {
     sealed: bool,
     /// Sealed by this writer: nothing more is appended.
     closed: bool,
+    /// A call of this writer, not a sync, ended the log.
+    ended_log: bool,
     older: VecDeque<Segment>,
     spares: Spares,
     /// Segments up to this number were replayed, not made here. They are never recycled: what an earlier writer of this
@@ -84,6 +86,7 @@ impl LogWriter {
             appendable: true,
             sealed: false,
             closed: false,
+            ended_log: false,
             older: VecDeque::new(),
             spares: Spares::default(),
             inherited: 0,
@@ -133,6 +136,7 @@ impl LogWriter {
             appendable,
             sealed,
             closed: false,
+            ended_log: false,
             next_number: next_segment,
             next_len: grown(current.capacity(), &options),
             older: segments,
@@ -205,7 +209,7 @@ impl LogWriter {
                 let full = is_no_space(&error);
                 let error = Error::from(error);
                 if !full {
-                    self.sync.fail(error.clone());
+                    self.end_log(&error);
                 }
                 Err(error)
             }
@@ -223,7 +227,7 @@ impl LogWriter {
             Ok(segment) => segment,
             Err(failure) => {
                 if failure.ends_log {
-                    self.sync.fail(failure.error.clone());
+                    self.end_log(&failure.error);
                 }
                 return Err(failure.error);
             }
@@ -235,6 +239,16 @@ impl LogWriter {
         self.sealed = false;
         self.announce(plan.previous_end);
         Ok(())
+    }
+
+    fn end_log(&mut self, error: &Error) {
+        self.ended_log = true;
+        self.sync.fail(error.clone());
+    }
+
+    /// Whether a call of this writer ended the log, rather than a sync.
+    pub fn ended_log(&self) -> bool {
+        self.ended_log
     }
 
     /// Tells the group commit of a new current segment, and then of its header.

@@ -10,26 +10,10 @@ use pebble_format::{Error, Result, Seqno};
 use pebble_manifest::{Edit, ManifestLog, ManifestState, NewRun, Recovered, TableMeta};
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::model::{DIR, Rng, UUID, content, disk, disk_with, history, recover, shared, table};
-
-const NAME: &str = "MANIFEST-000001";
+use crate::model::{DIR, NAME, Rng, UUID, content, disk, disk_with, fixture, recover, shared, table};
 
 fn reopened(bytes: &[u8]) -> Result<Recovered> {
     recover(&disk_with(&[("CURRENT", b"MANIFEST-000001\n"), (NAME, bytes)])).map(Option::unwrap)
-}
-
-/// A manifest, the states that it leads through, and where each of its frames ends.
-fn fixture(seed: u64, len: usize, uuid: [u8; 16]) -> (Vec<u8>, Vec<ManifestState>, Vec<usize>) {
-    let (mut states, edits) = history(seed, len);
-    states.iter_mut().for_each(|state| state.uuid = uuid);
-    let sim = disk();
-    let mut log = ManifestLog::create(shared(&sim), Path::new(DIR), 1, &states[0]).unwrap();
-    let mut ends = vec![log.len() as usize];
-    for edit in &edits {
-        log.append(edit).unwrap();
-        ends.push(log.len() as usize);
-    }
-    (content(&sim, NAME), states, ends)
 }
 
 #[test]

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use pebble_format::log::LogPosition;
 use pebble_format::{InternalKey, KeyspaceId, Kind, OwnedKey, Seqno, Trailer};
-use pebble_manifest::{Edit, ManifestState, NewRun, Recovered, TableMeta};
+use pebble_manifest::{Edit, ManifestLog, ManifestState, NewRun, Recovered, TableMeta};
 use pebble_vfs::{Fs, SimFs};
 
 /// The directory of all tests.
 pub const DIR: &str = "/db";
+
+/// The first manifest of a directory.
+pub const NAME: &str = "MANIFEST-000001";
 
 pub const UUID: [u8; 16] = *b"sixteen bytes id";
 
@@ -132,6 +135,20 @@ pub fn history(seed: u64, len: usize) -> (Vec<ManifestState>, Vec<Edit>) {
         edits.push(edit);
     }
     (states, edits)
+}
+
+/// A manifest, the states that it leads through, and where each of its frames ends.
+pub fn fixture(seed: u64, len: usize, uuid: [u8; 16]) -> (Vec<u8>, Vec<ManifestState>, Vec<usize>) {
+    let (mut states, edits) = history(seed, len);
+    states.iter_mut().for_each(|state| state.uuid = uuid);
+    let sim = disk();
+    let mut log = ManifestLog::create(shared(&sim), Path::new(DIR), 1, &states[0]).unwrap();
+    let mut ends = vec![log.len() as usize];
+    for edit in &edits {
+        log.append(edit).unwrap();
+        ends.push(log.len() as usize);
+    }
+    (content(&sim, NAME), states, ends)
 }
 
 /// An empty disk with the directory, synced.

@@ -3,24 +3,11 @@
 use std::path::Path;
 
 use pebble_format::manifest::MANIFEST_HEADER_LEN;
-use pebble_manifest::{ManifestDamage, ManifestLog, ManifestState, Salvaged, salvage};
+use pebble_manifest::{ManifestDamage, Salvaged, salvage};
 
-use crate::model::{DIR, content, disk, disk_with, history, shared};
+use crate::model::{DIR, NAME, UUID, disk_with, fixture, shared};
 
-const NAME: &str = "MANIFEST-000001";
-
-/// A manifest, its `CURRENT`, and the state after each of its edits with the length of the file by then.
-fn fixture(edits: usize) -> (Vec<u8>, Vec<u8>, Vec<(usize, ManifestState)>) {
-    let (states, edits) = history(5, edits);
-    let sim = disk();
-    let mut log = ManifestLog::create(shared(&sim), Path::new(DIR), 1, &states[0]).unwrap();
-    let mut known = vec![(content(&sim, NAME).len(), states[0].clone())];
-    for (edit, state) in edits.iter().zip(&states[1..]) {
-        log.append(edit).unwrap();
-        known.push((content(&sim, NAME).len(), state.clone()));
-    }
-    (content(&sim, NAME), content(&sim, "CURRENT"), known)
-}
+const CURRENT: &[u8] = b"MANIFEST-000001\n";
 
 fn salvaged(files: &[(&str, &[u8])]) -> (Option<Salvaged>, Vec<ManifestDamage>) {
     let mut damage = Vec::new();
@@ -30,13 +17,13 @@ fn salvaged(files: &[(&str, &[u8])]) -> (Option<Salvaged>, Vec<ManifestDamage>) 
 
 #[test]
 fn one_wrong_byte_costs_nothing() {
-    let (bytes, current, known) = fixture(6);
-    let newest = &known.last().unwrap().1;
+    let (bytes, states, _) = fixture(5, 6, UUID);
+    let newest = states.last().unwrap();
     for at in 0..bytes.len() {
         for delta in [1_u8, 0x80, 0xFF] {
             let mut wrong = bytes.clone();
             wrong[at] ^= delta;
-            let (found, damage) = salvaged(&[(NAME, &wrong), ("CURRENT", &current)]);
+            let (found, damage) = salvaged(&[(NAME, &wrong), ("CURRENT", CURRENT)]);
             let found = found.unwrap_or_else(|| panic!("nothing found, byte {at} ^ {delta}"));
             assert_eq!(&found.state, newest, "byte {at} ^ {delta}");
             assert!(found.is_newest && found.end == found.len, "byte {at} ^ {delta}");
@@ -47,10 +34,10 @@ fn one_wrong_byte_costs_nothing() {
 
 #[test]
 fn a_cut_costs_what_lies_behind_it() {
-    let (bytes, current, known) = fixture(6);
+    let (bytes, states, ends) = fixture(5, 6, UUID);
     for len in 0..bytes.len() {
-        let (found, damage) = salvaged(&[(NAME, &bytes[..len]), ("CURRENT", &current)]);
-        match known.iter().rev().find(|(end, _)| *end <= len) {
+        let (found, damage) = salvaged(&[(NAME, &bytes[..len]), ("CURRENT", CURRENT)]);
+        match ends.iter().zip(&states).rev().find(|(end, _)| **end <= len) {
             Some((end, state)) => {
                 let found = found.unwrap();
                 assert_eq!((&found.state, found.end, found.len), (state, *end as u64, len as u64));
@@ -64,26 +51,25 @@ fn a_cut_costs_what_lies_behind_it() {
 
 #[test]
 fn two_wrong_bytes_cost_the_edits_from_there_on() {
-    let (mut bytes, current, known) = fixture(6);
-    let (end, state) = &known[3];
+    let (mut bytes, states, ends) = fixture(5, 6, UUID);
+    let (end, state) = (ends[3], &states[3]);
     bytes[end + 4] ^= 0x55;
     bytes[end + 9] ^= 0x2A;
-    let (found, damage) = salvaged(&[(NAME, &bytes), ("CURRENT", &current)]);
+    let (found, damage) = salvaged(&[(NAME, &bytes), ("CURRENT", CURRENT)]);
     let found = found.unwrap();
-    assert_eq!((&found.state, found.end, found.is_newest), (state, *end as u64, false));
-    assert!(damage.iter().any(|part| !part.mended && part.from == *end as u64), "{damage:?}");
+    assert_eq!((&found.state, found.end, found.is_newest), (state, end as u64, false));
+    assert!(damage.iter().any(|part| !part.mended && part.from == end as u64), "{damage:?}");
 }
 
 #[test]
 fn current_may_be_damaged_or_name_what_is_gone() {
-    let (bytes, mut current, known) = fixture(2);
-    let newest = &known.last().unwrap().1;
-    let (found, damage) = salvaged(&[("MANIFEST-000001", &bytes)]);
+    let (bytes, states, _) = fixture(5, 2, UUID);
+    let newest = states.last().unwrap();
+    let (found, damage) = salvaged(&[(NAME, &bytes)]);
     assert_eq!((&found.unwrap().state, damage.len()), (newest, 0));
-    let (found, damage) = salvaged(&[("CURRENT", &current)]);
+    let (found, damage) = salvaged(&[("CURRENT", CURRENT)]);
     assert!(found.is_none() && damage.len() == 1 && !damage[0].mended);
-    current[3] ^= 1;
-    let (found, damage) = salvaged(&[(NAME, &bytes), ("CURRENT", &current)]);
+    let (found, damage) = salvaged(&[(NAME, &bytes), ("CURRENT", b"MANIFEST-00000?\n")]);
     assert_eq!(&found.unwrap().state, newest);
     assert!(damage.len() == 1 && damage[0].mended && &*damage[0].file == "CURRENT");
 }
