@@ -14,6 +14,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -145,6 +146,14 @@ pub trait File: fmt::Debug + Send + Sync + 'static {
     /// shrinks it, never changes what it holds. After it no write or mapped store below `len` can run
     /// out of space. `Unsupported` where the file system cannot promise that.
     fn allocate(&self, len: u64) -> io::Result<()>;
+
+    /// The first part of the file, at or behind `from`, that was written, as far as the file system can tell without
+    /// a look at it; `None` when there is none. What lies in no part reads as zeros, and looking at it would cost a
+    /// page of memory for each page of nothing.
+    fn written(&self, from: u64) -> io::Result<Option<Range<u64>>> {
+        let len = self.len()?;
+        Ok((from < len).then_some(from..len))
+    }
 
     /// Sets the length. Only for files that nobody has mapped: access to a page that was cut off is a
     /// SIGBUS.

@@ -6,6 +6,7 @@
 
 use std::fs::{DirBuilder, OpenOptions, TryLockError};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -210,6 +211,15 @@ impl File for OsFile {
         uninterrupted(|| sys::allocate(&self.file, len)).context("allocate", &self.path)
     }
 
+    fn written(&self, from: u64) -> io::Result<Option<Range<u64>>> {
+        let len = self.len()?;
+        if from >= len {
+            return Ok(None);
+        }
+        // A file system that cannot tell has written all of it.
+        Ok(sys::written(&self.file, from).unwrap_or(Some(from..len)))
+    }
+
     fn truncate(&self, len: u64) -> io::Result<()> {
         uninterrupted(|| self.file.set_len(len)).context("truncate", &self.path)
     }
@@ -261,6 +271,7 @@ mod sys {
     use std::fs::File;
     use std::io;
     use std::mem::MaybeUninit;
+    use std::ops::Range;
     use std::os::unix::ffi::OsStrExt;
     use std::path::Path;
 
@@ -291,6 +302,27 @@ mod sys {
     /// Other systems have no call that promises blocks without changing bytes.
     #[cfg(not(target_os = "linux"))]
     pub(super) fn allocate(_file: &File, _len: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// The file's own position moves, which nothing here reads: all other calls say theirs.
+    #[cfg(target_os = "linux")]
+    pub(super) fn written(file: &File, from: u64) -> io::Result<Option<Range<u64>>> {
+        use std::os::fd::AsRawFd;
+        let seek = |from: u64, whence| {
+            // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
+            let found = unsafe { libc::lseek64(file.as_raw_fd(), offset(from)?, whence) };
+            u64::try_from(found).map_err(|_| io::Error::last_os_error())
+        };
+        match seek(from, libc::SEEK_DATA) {
+            Ok(start) => Ok(Some(start..seek(start, libc::SEEK_HOLE)?)),
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn written(_file: &File, _from: u64) -> io::Result<Option<Range<u64>>> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

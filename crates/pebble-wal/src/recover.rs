@@ -136,7 +136,8 @@ impl<'a> Iterator for Frames<'a> {
 /// acknowledged as durable. So a database whose creation was cut short opens, and so does one whose first segment
 /// is to come.
 ///
-/// Cost: one checksum of every frame, and a pass over the words of what lies behind the last one.
+/// Cost: one checksum of every frame, and a pass over the words of what was written behind the last one: what was only
+/// allocated is not looked at, where the file system tells.
 ///
 /// Errors: `Corruption` or `MissingFile` for damage below what was durable, in [`Recovery::Strict`];
 /// `UnsupportedVersion` for a segment of a newer format; `Io`.
@@ -294,8 +295,9 @@ impl Replay {
         let rest =
             self.segments.back_mut().into_iter().chain(self.later.iter_mut().map(|later| &mut later.segment));
         for segment in rest {
-            let (number, bytes) = (segment.number(), segment.unfilled());
-            match scan(bytes) {
+            let (number, written) = (segment.number(), segment.written());
+            let bytes = segment.unfilled();
+            match scan(bytes, written) {
                 Ok(Evidence { promise, end }) => {
                     self.promise = self.promise.max(promise);
                     self.dropped_bytes += end.map_or(0, |end| (end - bytes.base) as u64);

@@ -10,6 +10,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -184,6 +185,30 @@ impl Segment {
         let spare = self.appender.spare();
         let len = spare.len().min(SEGMENT_LEN_MAX.saturating_sub(base));
         Bytes { bytes: spare.get(..len).unwrap_or_default(), base, number, epoch }
+    }
+
+    /// The parts behind what is filled that were ever written, ascending; all of it, where the file system does not
+    /// tell.
+    pub(crate) fn written(&self) -> Vec<Range<usize>> {
+        let whole = self.filled()..usize::MAX;
+        let mut parts = Vec::new();
+        let mut from = whole.start as u64;
+        loop {
+            match self.file.written(from) {
+                Ok(None) => return parts,
+                Ok(Some(part)) if part.end > from => {
+                    let [start, end] =
+                        [part.start, part.end].map(|at| usize::try_from(at).unwrap_or(usize::MAX));
+                    parts.push(start..end);
+                    from = part.end;
+                }
+                Ok(Some(_)) | Err(_) => {
+                    parts.clear();
+                    parts.push(whole);
+                    return parts;
+                }
+            }
+        }
     }
 
     /// Takes in the bytes up to the offset `end`, which [`Segment::unfilled`] showed to be whole frames.

@@ -179,6 +179,33 @@ fn allocation_extends_and_never_shrinks() {
 }
 
 #[test]
+fn what_was_never_written_is_known_to_be_zeros() {
+    const LEN: u64 = 1 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let file = OsFs.open(&dir.path().join("a"), Open::CreateNew).unwrap();
+    assert_eq!(file.written(0).unwrap(), None);
+    file.allocate(LEN).unwrap();
+    file.write_at(&[1; 100], 300_000).unwrap();
+    file.write_at(&[2; 9000], 700_001).unwrap();
+
+    // A hole that was read may count as written from then on, so all parts are asked for first.
+    let parts: Vec<_> =
+        std::iter::successors(file.written(0).unwrap(), |part| file.written(part.end).unwrap()).collect();
+    let (mut from, mut zeros) = (0, 0);
+    for part in parts.into_iter().chain(std::iter::once(LEN..LEN)) {
+        assert!(from <= part.start && part.start <= part.end && part.end <= LEN, "{part:?} behind {from}");
+        let mut gap = vec![9; usize::try_from(part.start - from).unwrap()];
+        file.read_exact_at(&mut gap, from).unwrap();
+        assert!(gap.iter().all(|byte| *byte == 0), "{from} .. {part:?}");
+        zeros += gap.len();
+        from = part.end;
+    }
+    // A file system that tells nothing has one part; this one can, where the tests of the project run.
+    assert!(zeros == 0 || zeros > 900_000, "{zeros} bytes of it are no holes");
+    assert_eq!(file.written(LEN).unwrap(), None);
+}
+
+#[test]
 fn maps_share_memory_and_outlive_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a");

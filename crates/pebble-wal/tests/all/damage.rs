@@ -1,12 +1,14 @@
 //! Damaged bytes: below what was durable the log is refused, above it the prefix is taken, and a payload is never
 //! wrong.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use pebble_format::checksum::crc32c;
 use pebble_format::log::segment_epoch;
 use pebble_format::{Error, Result};
-use pebble_wal::{LogIo, LogOptions, LogPosition, LogWriter, Recovered};
+use pebble_vfs::{Fs, Open, OsFs};
+use pebble_wal::{LogIo, LogOptions, LogPosition, LogWriter, Recovered, Recovery, recover};
 
 use crate::support::*;
 
@@ -318,4 +320,68 @@ fn a_newer_version_is_told_and_nothing_is_written() {
         assert!(matches!(result, Err(Error::UnsupportedVersion { found: 2, max: 1, .. })));
     }
     assert_eq!(contents(&*fs), files);
+}
+
+/// How a part of a log comes to be zeros.
+#[derive(Clone, Copy, Debug)]
+enum Lost {
+    /// A file that was written whole, zeros too.
+    Written,
+    /// A file in which that part was never written.
+    Hole,
+    /// The file that the writer stored to through its map, and of which nothing was synced lately.
+    InPlace,
+}
+
+/// Frames behind a part that was never written are found as behind one of zeros, so a log says the same of itself
+/// whether its file system tells what was written or not.
+#[test]
+fn a_hole_hides_no_frame_behind_it() {
+    const LEN: usize = 1 << 20;
+    let home = tempfile::tempdir().unwrap();
+    let fs: Arc<dyn Fs> = Arc::new(OsFs);
+    let name = "000001.log";
+    let options = LogOptions { segment_len_min: 1 << 20, segment_len_max: 1 << 20, ..options(LogIo::Map) };
+    let log = |dir: &Path| {
+        fs.create_dir(dir).unwrap();
+        let mut log = LogWriter::create(Arc::clone(&fs), dir, options, 1, LogPosition::ZERO).unwrap();
+        for index in 0..100 {
+            try_append(&mut log, &sized(index, 6000)).unwrap();
+            if index % 10 == 0 {
+                log.sync_handle().persist().unwrap();
+            }
+        }
+    };
+    log(&home.path().join("log"));
+    let bytes = std::fs::read(home.path().join("log").join(name)).unwrap();
+    for lost in [40_000..90_000, 200_000..590_000, 30_000..500_000, 8192..LEN] {
+        let zeros = lost.start.next_multiple_of(4096)..lost.end / 4096 * 4096;
+        let mut whole = bytes.clone();
+        whole[zeros.clone()].fill(0);
+        let told = [Lost::Written, Lost::Hole, Lost::InPlace].map(|how| {
+            let dir = home.path().join(format!("{lost:?} {how:?}"));
+            fs.create_dir(&dir).unwrap();
+            match how {
+                Lost::InPlace => {
+                    log(&dir);
+                    let file = fs.open(&dir.join(name), Open::ReadWrite).unwrap();
+                    file.write_at(&whole[zeros.clone()], zeros.start as u64).unwrap();
+                }
+                Lost::Written | Lost::Hole => {
+                    let file = fs.open(&dir.join(name), Open::CreateNew).unwrap();
+                    file.allocate(LEN as u64).unwrap();
+                    let written = if matches!(how, Lost::Hole) { zeros.clone() } else { 0..0 };
+                    file.write_at(&whole[..written.start], 0).unwrap();
+                    file.write_at(&whole[written.end..], written.end as u64).unwrap();
+                }
+            }
+            let recovered = |mode| recover(&fs, &dir, UUID, 1, LogPosition::ZERO, mode, LogIo::Map);
+            let got = recovered(Recovery::PointInTime).unwrap();
+            let strict = recovered(Recovery::Strict).map(|_| ()).map_err(|error| error.to_string());
+            (got.end, got.dropped_bytes, got.durable(), got.frames().count(), strict)
+        });
+        assert_eq!([&told[1], &told[2]], [&told[0]; 2], "{lost:?}");
+        let nothing_behind = lost.end == LEN;
+        assert_eq!((told[0].1 == 0, told[0].4.is_ok()), (nothing_behind, nothing_behind), "{lost:?}");
+    }
 }
