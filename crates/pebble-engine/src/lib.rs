@@ -24,6 +24,7 @@ mod engine;
 mod error;
 mod estimate;
 mod flush;
+mod gathered;
 mod get;
 mod health;
 mod heat;

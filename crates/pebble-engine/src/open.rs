@@ -21,7 +21,7 @@ use crate::health::Met;
 use crate::install::{InstallError, Manifest};
 use crate::keyspaces::Keyspaces;
 use crate::merges::Merges;
-use crate::options::{Components, Options};
+use crate::options::{Components, Executor, Options};
 use crate::pace::Pace;
 use crate::read_only;
 use crate::recover::{self, LogPlace, Order, RecoveryReport, Replayed};
@@ -92,8 +92,12 @@ pub(crate) fn open_locked(
     } else {
         let mut outputs = NewTables::new(&tables, false);
         let bottom = tree.runs.is_empty();
-        let mut edit =
-            recover::flush_replayed(&recovered, &mut order, &tables, &mut outputs, bottom, memtable_len)?;
+        let mut flush =
+            || recover::flush_replayed(&recovered, &mut order, &tables, &mut outputs, bottom, memtable_len);
+        let mut edit = match components.executor {
+            Executor::Threads => tables.transfers.beside(flush)?,
+            Executor::Inline => flush()?,
+        };
         let next = manifest.preview(&mut edit, &tables)?;
         let tree = tables.open_tree(Arc::clone(&next.version), Some(&tree))?;
         fs.sync_dir(dir)?;

@@ -24,18 +24,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pebble_format::log::LogPosition;
-use pebble_format::{Corruption, FileName, HeadPrefix, KeyspaceId, Seqno, record};
+use pebble_format::{Corruption, FileName, HeadPrefix, KeyspaceId, RecordRef, Seqno, record};
 use pebble_manifest::{Edit, ManifestState, NewRun};
 use pebble_memtable::{Memtable, MemtableWriter};
 use pebble_sstable::Compression;
 use pebble_vfs::Fs;
 use pebble_wal::{Frame, LogOptions, LogWriter, Recovered};
 
-use crate::commit::{Committer, SEGMENTS_MAX};
+use crate::commit::Committer;
 use crate::damage::Damage;
 use crate::error::Result;
 use crate::flush::new_run;
-use crate::options::{MemtableLen, Options, RANGE_DELETES_MAX};
+use crate::gathered::Gathered;
+use crate::options::{MemtableLen, Options};
 use crate::pace::Owed;
 use crate::tables::{NewTables, RunRules, Tables};
 
@@ -75,7 +76,8 @@ pub(crate) struct LogPlace<'a> {
 pub(crate) fn resume(place: LogPlace<'_>, recovered: Recovered, mut order: Order) -> Result<Replayed> {
     let mut filling = Filling::new(HeadPrefix::none());
     for frame in recovered.frames() {
-        order.index(&frame, &mut filling)?;
+        filling.attach(&frame)?;
+        order.take(&frame, |offset, _| Ok(filling.writer.insert(offset)?))?;
     }
     let log = LogWriter::resume(Arc::clone(place.fs), place.dir, place.options, recovered)?;
     // The log may go on in a segment that holds nothing but a seal, and so was not attached for a frame.
@@ -95,8 +97,8 @@ pub(crate) fn flush_replayed(
     memtable_len: MemtableLen,
 ) -> Result<Edit> {
     let mut added_runs: Vec<NewRun> = Vec::new();
-    let mut filling = Filling::new(HeadPrefix::none());
-    let mut flush = |memtable: &Arc<Memtable>| -> Result<()> {
+    let mut flush = |gathered: Gathered| -> Result<()> {
+        let memtable = gathered.into_memtable()?;
         let rules = RunRules {
             snapshots: &[],
             range_deletes: &memtable.range_deletes().unwrap_or_default(),
@@ -112,18 +114,16 @@ pub(crate) fn flush_replayed(
         added_runs.extend(new_run(0, tables.new_number(), written));
         Ok(())
     };
+    let mut gathered = Gathered::default();
     for frame in recovered.frames() {
-        let memtable = filling.writer.shared();
-        let full = memtable_len.is_reached(memtable, frame.payload.len())
-            || memtable.range_delete_count() >= RANGE_DELETES_MAX;
-        if full || filling.segments == SEGMENTS_MAX {
-            flush(memtable)?;
-            filling = Filling::new(memtable.learned_prefix());
+        if gathered.is_full(memtable_len, frame.payload.len()) {
+            flush(std::mem::take(&mut gathered))?;
         }
-        order.index(&frame, &mut filling)?;
+        gathered.attach(frame.region);
+        order.take(&frame, |offset, record| gathered.take(offset, record))?;
     }
-    if !filling.writer.shared().is_empty() {
-        flush(filling.writer.shared())?;
+    if !gathered.is_empty() {
+        flush(gathered)?;
     }
     Ok(Edit {
         added_runs,
@@ -187,33 +187,36 @@ impl Order {
         Seqno(self.next.0 - 1)
     }
 
-    /// Indexes the records of one frame.
-    fn index(&mut self, frame: &Frame<'_>, filling: &mut Filling) -> Result<()> {
-        filling.attach(frame)?;
-        let file = FileName::Log(u64::from(frame.end.segment())).to_string();
+    /// Hands out the records of one frame, each with its offset in the frame's region.
+    fn take(
+        &mut self,
+        frame: &Frame<'_>,
+        mut to: impl FnMut(usize, RecordRef<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let file = || FileName::Log(u64::from(frame.end.segment())).to_string();
         let base = frame.offset as u64;
         let mut count = 0;
         for found in record::records(frame.payload) {
-            let (at, record) = found.map_err(|corruption| corruption.at(base).in_file(&file))?;
+            let (at, record) = found.map_err(|corruption| corruption.at(base).in_file(&file()))?;
             if record.seqno() != self.next {
                 let offset = base + at as u64;
                 let gap = Corruption::new("log sequence", offset, self.next.0, record.seqno().0);
-                return Err(gap.in_file(&file).into());
+                return Err(gap.in_file(&file()).into());
             }
             // A name is durable before the first record of its keyspace is: one without a name is a lost edit.
             if !self.keyspaces.contains(&record.keyspace()) {
                 let (offset, keyspace) = (base + at as u64, u64::from(record.keyspace().0));
                 return Err(Corruption::new("keyspace without a name", offset, 0, keyspace)
-                    .in_file(&file)
+                    .in_file(&file())
                     .into());
             }
-            filling.writer.insert(frame.offset + at)?;
+            to(frame.offset + at, record)?;
             self.next = Seqno(self.next.0 + 1);
             count += 1;
         }
         if count != frame.count {
             let miscounted = Corruption::new("frame count", base, u64::from(frame.count), u64::from(count));
-            return Err(miscounted.in_file(&file).into());
+            return Err(miscounted.in_file(&file()).into());
         }
         self.records += u64::from(count);
         Ok(())

@@ -10,7 +10,7 @@ use std::io;
 
 use pebble_vfs::{DirectBuffer, Helpers, Job};
 
-use crate::sync::{Condvar, Mutex, lock};
+use crate::sync::{Condvar, Mutex, lock, thread};
 
 /// The most that are asked of the device at a time, beside what flushes and merges ask for themselves. More than two
 /// brought nothing on a device that took two.
@@ -52,6 +52,26 @@ impl Transfers {
             }
         }
         queue.threads -= 1;
+    }
+
+    /// Does some work with threads that carry out its transfers, where there are none yet.
+    pub(crate) fn beside<T>(&self, work: impl FnOnce() -> T) -> T {
+        /// Ends the threads, also when the work panics: the scope waits for them.
+        struct Over<'a>(&'a Transfers);
+        impl Drop for Over<'_> {
+            fn drop(&mut self) {
+                self.0.stop();
+            }
+        }
+        let done = thread::scope(|scope| {
+            let _over = Over(self);
+            for _ in 0..THREADS {
+                scope.spawn(|| self.serve());
+            }
+            work()
+        });
+        lock(&self.queue).stopping = false;
+        done
     }
 
     /// Gives the memory of transfers that are over back to the system.
