@@ -16,7 +16,7 @@
 
 use std::sync::Arc;
 
-use pebble_cursor::Cursor;
+use pebble_cursor::{Cursor, Direction};
 use pebble_format::{InternalKey, PinnedRecord, RecordRef, Result, Trailer};
 
 use crate::memtable::Memtable;
@@ -87,7 +87,7 @@ impl MemtableCursor {
             let order = tree.leaves.get(leaf).order();
             self.place(leaf, order, Some(branch), tree.rank(leaf, order, &target))
         };
-        self.warmed(beside().or_else(|| self.at_or_after(&target)))
+        self.entered(beside().or_else(|| self.at_or_after(&target)), Direction::Forward)
     }
 
     /// The last record before `place`, which is the first of its leaf.
@@ -100,17 +100,46 @@ impl MemtableCursor {
             let order = tree.leaves.get(leaf).order();
             self.place(leaf, order, Some(branch), tree.rank(leaf, order, &target).checked_sub(1)?)
         };
-        self.warmed(beside().or_else(|| self.before(&target)))
+        self.entered(beside().or_else(|| self.before(&target)), Direction::Backward)
     }
 
-    /// Fetches the records of a leaf that a walk has come to: it is likely to go on.
-    fn warmed(&self, place: Option<Place>) -> Option<Place> {
-        if let Some(Place { leaf, order, .. }) = place {
-            let tree = &self.memtable.tree;
-            let leaf = tree.leaves.get(leaf);
-            tree.windows.warm((0..order.len()).map(|rank| leaf.position(order, rank)));
+    /// Asks for the records of a leaf that a walk has come to, and for the leaf that it will come to next: it is
+    /// likely to go on.
+    fn entered(&self, place: Option<Place>, direction: Direction) -> Option<Place> {
+        if let Some(place) = place {
+            self.ask_for_records(place.leaf, place.order);
+            if let Some(leaf) = self.beside(place, direction) {
+                self.memtable.tree.leaves.get(leaf).prefetch();
+            }
         }
         place
+    }
+
+    /// In the middle of a leaf, asks for the records of the next one, which has arrived by now: so they do when the
+    /// walk needs them.
+    #[inline]
+    fn look_ahead(&self, place: Place, direction: Direction) {
+        if place.rank == place.order.len() / 2
+            && let Some(leaf) = self.beside(place, direction)
+        {
+            self.ask_for_records(leaf, self.memtable.tree.leaves.get(leaf).order());
+        }
+    }
+
+    /// The leaf that a walk comes to behind this one, if the same parent tells.
+    fn beside(&self, place: Place, direction: Direction) -> Option<u32> {
+        let branch = place.branch?;
+        let nth = match direction {
+            Direction::Forward => Some(branch.nth + 1).filter(|nth| *nth <= branch.order.len()),
+            Direction::Backward => branch.nth.checked_sub(1),
+        };
+        Some(self.memtable.tree.sibling(branch, nth?)?.1)
+    }
+
+    fn ask_for_records(&self, leaf: u32, order: Order) {
+        let tree = &self.memtable.tree;
+        let leaf = tree.leaves.get(leaf);
+        (0..order.len()).for_each(|rank| tree.windows.prefetch(leaf.position(order, rank)));
     }
 }
 
@@ -144,6 +173,7 @@ impl Cursor for MemtableCursor {
     #[inline]
     fn next(&mut self) -> Result<()> {
         if let Some(place) = self.at {
+            self.look_ahead(place, Direction::Forward);
             let inside = self.place(place.leaf, place.order, place.branch, place.rank + 1);
             self.at = inside.or_else(|| self.leaf_after(place));
         }
@@ -153,6 +183,7 @@ impl Cursor for MemtableCursor {
     #[inline]
     fn prev(&mut self) -> Result<()> {
         if let Some(place) = self.at {
+            self.look_ahead(place, Direction::Backward);
             let inside = place.rank.checked_sub(1);
             let inside = inside.and_then(|rank| self.place(place.leaf, place.order, place.branch, rank));
             self.at = inside.or_else(|| self.leaf_before(place));
