@@ -68,6 +68,7 @@ mod source;
 mod stream;
 mod sync;
 mod table;
+mod verified;
 mod verify;
 mod writer;
 

@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pebble_cursor::RangeDeletes;
-use pebble_format::checksum::crc32c;
 use pebble_format::hash::key_hash;
 use pebble_format::prefetch::{prefetch, prefetch_lines};
 use pebble_format::table::{
@@ -40,21 +39,21 @@ use crate::source::{Bits, Source, usize_of};
 use crate::{bloom, codec};
 
 /// Bytes of data that one page bit stands for, as a shift: the default block length.
-const PAGE_SHIFT: u32 = 14;
+pub(crate) const PAGE_SHIFT: u32 = 14;
 
 /// An open table. Shared as `Arc<Table>`; what it lends is pinned to the bytes, not to the table.
 #[derive(Debug)]
 pub struct Table {
     name: Box<str>,
-    source: Source,
+    pub(crate) source: Source,
     /// The cache, and the table's number in it.
     cache: Option<(Arc<BlockCache>, u64)>,
-    meta: Meta,
+    pub(crate) meta: Meta,
     /// A bit for each block whose checksum and structure were found right.
-    blocks_verified: Bits,
+    pub(crate) blocks_verified: Bits,
     /// A bit for each 16 KiB of data that no unverified block touches: what lets a get by offset skip the
     /// directory. Empty where records are not read by offset.
-    pages_verified: Bits,
+    pub(crate) pages_verified: Bits,
     /// The map, if the file is mapped, and whether all of it was asked for.
     map: Option<Arc<Map>>,
     warmed: AtomicBool,
@@ -303,7 +302,7 @@ impl Table {
             return Block::open(bytes, place.count).map_err(|found| self.in_block(number, found));
         }
         let block = self.verify_block(bytes.clone(), &bytes, number, place)?;
-        self.blocks_verified.set(usize_of(number.into()));
+        self.note_verified(number, place);
         Ok(block)
     }
 
@@ -354,62 +353,8 @@ impl Table {
         self.load_block(number, &place)
     }
 
-    /// Checks the checksum of what is stored and the structure of the block, and remembers that both were
-    /// right.
     #[cold]
-    fn verify_block(&self, raw: Pinned, stored: &[u8], number: u32, place: &BlockPlace) -> Result<Block> {
-        self.check_crc(stored, place)?;
-        let block = Block::open(raw, place.count)
-            .and_then(|block| block.verify().map(|()| block))
-            .map_err(|found| self.in_block(number, found))?;
-        let first = block.record(0).map_err(|found| self.in_block(number, found))?;
-        let head = self.meta.prefix.head(first.keyspace(), first.key());
-        let expected = self.meta.seek_index().get(usize_of(number.into())).map_or(0, |found| found.get());
-        if head != expected {
-            return Err(self.in_block(number, Corruption::new("first head of a block", 0, expected, head)));
-        }
-        Ok(block)
-    }
-
-    fn check_crc(&self, stored: &[u8], place: &BlockPlace) -> Result<()> {
-        let crc = crc32c(0, stored);
-        if crc == place.crc {
-            return Ok(());
-        }
-        Err(self.corrupt(Corruption::new("block checksum", place.offset, place.crc.into(), crc.into())))
-    }
-
-    /// Makes sure that the block with the record at `offset` is verified.
-    #[inline]
-    fn verify_page(&self, offset: u64) -> Result<()> {
-        let page = offset >> PAGE_SHIFT;
-        if self.pages_verified.get(usize_of(page)) {
-            Ok(())
-        } else {
-            self.verify_blocks_of_page(page, offset)
-        }
-    }
-
-    /// Verifies the block with the record, which must succeed, and its neighbours on the page, which may not:
-    /// then the page bit stays off and only the damaged block's records cannot be read.
-    #[cold]
-    fn verify_blocks_of_page(&self, page: u64, offset: u64) -> Result<()> {
-        if offset >= self.meta.info.data_len {
-            return Err(self.bad_location(offset));
-        }
-        let verified =
-            |number: u32| self.blocks_verified.get(usize_of(number.into())) || self.block(number).is_ok();
-        self.block(self.meta.block_at(offset))?;
-        let first = self.meta.block_at(page << PAGE_SHIFT);
-        let last = self.meta.block_at(((page + 1) << PAGE_SHIFT) - 1);
-        if (first..=last).all(verified) {
-            self.pages_verified.set(usize_of(page));
-        }
-        Ok(())
-    }
-
-    #[cold]
-    fn bad_location(&self, offset: u64) -> Error {
+    pub(crate) fn bad_location(&self, offset: u64) -> Error {
         let at = self.meta.footer.region(RegionId::PointIndex).offset.get();
         self.corrupt(Corruption::new("location in the point index", at, self.meta.info.data_len, offset))
     }
