@@ -1,11 +1,15 @@
-//! `cargo xtask ci`: every check but the test suite, in order, on one thread.
+//! `cargo xtask ci`: every check but the test suite, in order.
 //!
-//! The order is cheapest first, so that a slip of the pen is told in seconds. The suite itself, `cargo test
-//! --workspace --locked`, is left to `.ci/run`, which runs it last.
+//! The order is cheapest first, so that a slip of the pen is told in seconds. Steps that keep one core busy for long
+//! go side by side, as many as there are cores, each in a build directory that it shares with its kind only; what they
+//! write is told in the steps' order. The suite itself, `cargo test --workspace --locked`, is left to `.ci/run`, which
+//! runs it last.
 
+use std::num::NonZero;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use crate::pool::{self, Done};
 use crate::process::{self, Command, TextFile};
 use crate::{audit, layers, tidy};
 
@@ -26,31 +30,69 @@ struct Step {
 enum Work {
     Check(fn(&Path) -> Result<(), String>),
     Run(Command),
+    /// Beside its neighbours of this kind.
+    Beside(Command),
     /// Left out, with the reason.
     Skip(String),
+}
+
+impl Step {
+    /// The command, if the step may run beside others.
+    fn beside(&self) -> Option<(&str, &Command)> {
+        match &self.work {
+            Work::Beside(command) => Some((&self.name, command)),
+            _ => None,
+        }
+    }
+
+    fn run(&self, root: &Path) -> Result<(), String> {
+        match &self.work {
+            Work::Check(check) => {
+                check(root).map_err(|what| format!("{what}; to repeat it:\n  cargo xtask {}", self.name))
+            }
+            Work::Run(command) | Work::Beside(command) => command.run(root),
+            Work::Skip(reason) => {
+                eprintln!("   SKIPPED: {reason}");
+                Ok(())
+            }
+        }
+    }
 }
 
 /// Runs the steps and stops at the first that fails.
 pub fn run(root: &Path) -> Result<(), String> {
     let steps = steps(&process::text_files(root)?, Toolchain::of_this_machine(root))?;
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let begin = Instant::now();
-    for step in &steps {
-        eprintln!("== {}", step.name);
-        let begin = Instant::now();
-        let outcome = match &step.work {
-            Work::Check(check) => {
-                check(root).map_err(|what| format!("{what}; to repeat it:\n  cargo xtask {}", step.name))
-            }
-            Work::Run(command) => command.run(root),
-            Work::Skip(reason) => {
-                eprintln!("   SKIPPED: {reason}");
-                continue;
-            }
-        };
-        outcome.map_err(|what| format!("{} failed: {what}", step.name))?;
-        eprintln!("   {:.1} s", begin.elapsed().as_secs_f64());
-    }
+    run_steps(&steps, root, cores, |told| eprintln!("{told}"))?;
     eprintln!("== ci passed, {} steps, {:.1} s", steps.len(), begin.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn run_steps(steps: &[Step], root: &Path, cores: usize, mut tell: impl FnMut(&str)) -> Result<(), String> {
+    let failed = |name: &str, what: String| format!("{name} failed: {what}");
+    let seconds = |took: Duration| format!("   {:.1} s", took.as_secs_f64());
+    for group in steps.chunk_by(|a, b| a.beside().is_some() && b.beside().is_some()) {
+        let jobs: Vec<(&str, &Command)> = group.iter().filter_map(Step::beside).collect();
+        if jobs.is_empty() {
+            for step in group {
+                tell(&format!("== {}", step.name));
+                let begin = Instant::now();
+                step.run(root).map_err(|what| failed(&step.name, what))?;
+                tell(&seconds(begin.elapsed()));
+            }
+            continue;
+        }
+        tell(&format!("== {} steps side by side, {cores} at a time", jobs.len()));
+        let work = |(name, command): &(&str, &Command)| {
+            let begin = Instant::now();
+            let (outcome, output) = command.run_apart(root);
+            Done { outcome: outcome.map_err(|what| failed(name, what)), output, took: begin.elapsed() }
+        };
+        pool::in_order(cores, &jobs, work, |(name, _), done| {
+            tell(&format!("== {name}\n{}{}", done.output, seconds(done.took)));
+        })?;
+    }
     Ok(())
 }
 
@@ -80,19 +122,20 @@ fn steps(files: &[TextFile], toolchain: Toolchain) -> Result<Vec<Step>, String> 
         step("clippy", cargo(&clippy)),
         step("doc", Work::Run(doc.with_env("RUSTDOCFLAGS", "-D warnings"))),
     ];
+    // Models wait for each other's builds; the scenarios, with a build of their own, do not, so they stand before them.
+    for name in shuttle_scenarios(files) {
+        let scenarios = Command::cargo(&["test", "-p", name, "--release", "--locked", "--test", "shuttle"])
+            .with_env("RUSTFLAGS", "--cfg shuttle")
+            .with_env("CARGO_TARGET_DIR", "target/shuttle");
+        steps.push(step(&format!("shuttle {name}"), Work::Beside(scenarios)));
+    }
     for (name, which) in loom_models(files)? {
         let arguments =
             ["test", "-p", name, "--release", "--locked"].into_iter().chain(which.iter().copied());
         let model = Command::cargo(&arguments.collect::<Vec<_>>())
             .with_env("RUSTFLAGS", "--cfg loom")
             .with_env("CARGO_TARGET_DIR", "target/loom");
-        steps.push(step(&format!("loom {name}"), Work::Run(model)));
-    }
-    for name in shuttle_scenarios(files) {
-        let scenarios = Command::cargo(&["test", "-p", name, "--release", "--locked", "--test", "shuttle"])
-            .with_env("RUSTFLAGS", "--cfg shuttle")
-            .with_env("CARGO_TARGET_DIR", "target/shuttle");
-        steps.push(step(&format!("shuttle {name}"), Work::Run(scenarios)));
+        steps.push(step(&format!("loom {name}"), Work::Beside(model)));
     }
     for (name, example) in examples(files) {
         let arguments = ["run", "--quiet", "--locked", "-p", name, "--example", example];
@@ -192,6 +235,7 @@ mod tests {
         let line = |step: &Step| match &step.work {
             Work::Check(_) => step.name.clone(),
             Work::Run(command) => command.to_string(),
+            Work::Beside(command) => format!("beside: {command}"),
             Work::Skip(reason) => format!("skip: {reason}"),
         };
         steps.iter().map(line).collect()
@@ -214,12 +258,12 @@ mod tests {
                 "tidy",
                 "cargo clippy --workspace --all-targets --locked --quiet -- -D warnings",
                 "RUSTDOCFLAGS=\"-D warnings\" cargo doc --workspace --no-deps --locked --quiet",
-                "RUSTFLAGS=\"--cfg loom\" CARGO_TARGET_DIR=\"target/loom\" \
-                 cargo test -p pebble-engine --release --locked --lib models::",
-                "RUSTFLAGS=\"--cfg loom\" CARGO_TARGET_DIR=\"target/loom\" \
-                 cargo test -p pebble-wal --release --locked --test loom",
-                "RUSTFLAGS=\"--cfg shuttle\" CARGO_TARGET_DIR=\"target/shuttle\" \
+                "beside: RUSTFLAGS=\"--cfg shuttle\" CARGO_TARGET_DIR=\"target/shuttle\" \
                  cargo test -p pebble-db --release --locked --test shuttle",
+                "beside: RUSTFLAGS=\"--cfg loom\" CARGO_TARGET_DIR=\"target/loom\" \
+                 cargo test -p pebble-engine --release --locked --lib models::",
+                "beside: RUSTFLAGS=\"--cfg loom\" CARGO_TARGET_DIR=\"target/loom\" \
+                 cargo test -p pebble-wal --release --locked --test loom",
                 "cargo run --quiet --locked -p pebble-wal --example log",
                 "audit",
                 "cargo fmt --manifest-path fuzz/Cargo.toml --check",
@@ -232,6 +276,47 @@ mod tests {
                  cargo +nightly check --manifest-path fuzz/Cargo.toml --all-targets --locked",
             ]
         );
+    }
+
+    type Script<'a> = (&'a str, fn(Command) -> Work, &'a str);
+
+    /// What is told of these steps, with a shell's scripts for commands, and the outcome. Times are left out.
+    fn run_of(steps: &[Script<'_>]) -> (Vec<String>, Result<(), String>) {
+        let step = |&(name, work, script): &Script<'_>| Step {
+            name: name.to_owned(),
+            work: work(Command::new(&["sh", "-c", script])),
+        };
+        let steps: Vec<Step> = steps.iter().map(step).collect();
+        let mut told = Vec::new();
+        let outcome = run_steps(&steps, &process::repository_root(), 2, |text| {
+            told.extend(text.lines().filter(|line| !line.ends_with(" s")).map(str::to_owned));
+        });
+        (told, outcome)
+    }
+
+    #[test]
+    fn steps_side_by_side_are_told_in_their_order() {
+        let (told, outcome) = run_of(&[
+            ("alone", Work::Run, "true"),
+            ("slow", Work::Beside, "sleep 0.3; echo a"),
+            ("fast", Work::Beside, "echo b >&2"),
+            ("last", Work::Run, "true"),
+        ]);
+        let expected =
+            ["== alone", "== 2 steps side by side, 2 at a time", "== slow", "a", "== fast", "b", "== last"];
+        assert_eq!((told, outcome), (expected.map(str::to_owned).to_vec(), Ok(())));
+    }
+
+    #[test]
+    fn a_step_that_fails_beside_others_fails_the_whole_by_its_name() {
+        let (told, outcome) = run_of(&[
+            ("slow", Work::Beside, "sleep 0.3"),
+            ("bad", Work::Beside, "echo why; exit 3"),
+            ("last", Work::Run, "true"),
+        ]);
+        assert_eq!(told, ["== 2 steps side by side, 2 at a time", "== slow", "== bad", "why"]);
+        let error = outcome.unwrap_err();
+        assert!(error.starts_with("bad failed: ") && error.contains("to repeat it:\n  sh -c"), "{error}");
     }
 
     #[test]

@@ -2,11 +2,11 @@
 //!
 //! One file per verb; `source` reads Rust just well enough for the checks, `process` runs commands. A verb returns
 //! `Ok` when the tree is as it should be and `Err(what failed)` otherwise; only `main` prints the verdict and sets
-//! the exit code. Everything runs on one thread.
+//! the exit code. Everything runs on one thread, but for what `ci` runs side by side.
 //!
 //! ```text
-//!   ci ──► fmt ─► layers ─► tidy ─► clippy ─► doc ─► loom models ─► examples ─► audit ─► fuzz targets
-//!                   │         │
+//!   ci ──► fmt ─► layers ─► tidy ─► clippy ─► doc ─► schedules, models ─► examples ─► audit ─► fuzz targets
+//!                   │         │                       (pool: side by side)
 //!                   └─ source ┘   (code without comments, literals and tests)
 //! ```
 #![forbid(unsafe_code)]
@@ -17,6 +17,7 @@ mod contest;
 mod contract;
 mod coverage;
 mod layers;
+mod pool;
 mod process;
 mod sanitize;
 mod source;

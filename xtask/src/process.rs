@@ -4,7 +4,9 @@
 //! here needs git: a source archive is checked like a clone.
 
 use std::fmt;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 
 /// A command line with the variables it adds to the environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +37,31 @@ impl Command {
     /// Runs in `root` with the terminal's own output. An error names the command that repeats the run.
     pub fn run(&self, root: &Path) -> Result<(), String> {
         let status = self.process(root)?.status().map_err(|error| format!("{error}: {self}"))?;
+        self.judge(status)
+    }
+
+    /// Runs in `root` and returns beside the outcome what it wrote to stdout and stderr, in the order of the writes.
+    pub fn run_apart(&self, root: &Path) -> (Result<(), String>, String) {
+        let mut told = Vec::new();
+        let outcome = self.run_into(root, &mut told);
+        (outcome, String::from_utf8_lossy(&told).into_owned())
+    }
+
+    fn run_into(&self, root: &Path, told: &mut Vec<u8>) -> Result<(), String> {
+        let failed = |error: std::io::Error| format!("{error}: {self}");
+        let mut process = self.process(root)?;
+        let (mut reader, writer) = std::io::pipe().map_err(failed)?;
+        process.stdout(writer.try_clone().map_err(failed)?).stderr(writer);
+        let mut child = process.spawn().map_err(failed)?;
+        // It holds the ends that are written to; the child has its own.
+        drop(process);
+        let read = reader.read_to_end(told).map_err(failed);
+        let status = child.wait().map_err(failed)?;
+        read?;
+        self.judge(status)
+    }
+
+    fn judge(&self, status: ExitStatus) -> Result<(), String> {
         if status.success() { Ok(()) } else { Err(format!("{status}; to repeat it:\n  {self}")) }
     }
 
@@ -130,6 +157,14 @@ mod tests {
     fn a_failed_command_names_itself() {
         let error = Command::cargo(&["no-such-verb-of-cargo"]).output(&repository_root()).unwrap_err();
         assert!(error.contains("  cargo no-such-verb-of-cargo"), "{error}");
+    }
+
+    #[test]
+    fn what_a_command_wrote_is_kept_also_if_it_failed() {
+        let script = "echo out; echo err >&2; exit 3";
+        let (outcome, told) = Command::new(&["sh", "-c", script]).run_apart(&repository_root());
+        assert_eq!(told, "out\nerr\n");
+        assert!(outcome.unwrap_err().contains("3; to repeat it:\n  sh -c"));
     }
 
     #[test]
