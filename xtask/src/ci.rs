@@ -122,7 +122,8 @@ fn steps(files: &[TextFile], toolchain: Toolchain) -> Result<Vec<Step>, String> 
         step("clippy", cargo(&clippy)),
         step("doc", Work::Run(doc.with_env("RUSTDOCFLAGS", "-D warnings"))),
     ];
-    // Models wait for each other's builds; the scenarios, with a build of their own, do not, so they stand before them.
+    // Models wait for each other's builds, so the scenarios, with a build of their own, stand before them and what is
+    // counted behind them.
     for name in shuttle_scenarios(files) {
         let scenarios = Command::cargo(&["test", "-p", name, "--release", "--locked", "--test", "shuttle"])
             .with_env("RUSTFLAGS", "--cfg shuttle")
@@ -137,6 +138,8 @@ fn steps(files: &[TextFile], toolchain: Toolchain) -> Result<Vec<Step>, String> 
             .with_env("CARGO_TARGET_DIR", "target/loom");
         steps.push(step(&format!("loom {name}"), Work::Beside(model)));
     }
+    let instructions = Command::cargo(&["--locked", "xtask", "instructions"]);
+    steps.push(step("instructions", Work::Beside(instructions)));
     for (name, example) in examples(files) {
         let arguments = ["run", "--quiet", "--locked", "-p", name, "--example", example];
         steps.push(step(&format!("example {name} {example}"), cargo(&arguments)));
@@ -264,6 +267,7 @@ mod tests {
                  cargo test -p pebble-engine --release --locked --lib models::",
                 "beside: RUSTFLAGS=\"--cfg loom\" CARGO_TARGET_DIR=\"target/loom\" \
                  cargo test -p pebble-wal --release --locked --test loom",
+                "beside: cargo --locked xtask instructions",
                 "cargo run --quiet --locked -p pebble-wal --example log",
                 "audit",
                 "cargo fmt --manifest-path fuzz/Cargo.toml --check",

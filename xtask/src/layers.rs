@@ -115,7 +115,7 @@ const CRATES: &[Row] = &[
             "pebble-engine",
             "pebble-db",
         ],
-        third_party: &["crc32c", "criterion", "crossbeam-skiplist", "tempfile", "zerocopy"],
+        third_party: &["crabgrind", "crc32c", "criterion", "crossbeam-skiplist", "tempfile", "zerocopy"],
     },
     Row { name: "pebble-peers", level: 6, below: &["pebble-db"], third_party: &["clap", "serde_json"] },
     Row { name: "xtask", level: 6, below: &[], third_party: &["serde_json"] },
@@ -128,7 +128,10 @@ const FOR_TESTS: &[&str] = &["criterion", "loom", "proptest", "shuttle", "tempfi
 const MODEL_CHECKERS: &[&str] = &["loom", "shuttle"];
 
 /// Third-party crates that a build takes only if it asks for them, with the reason.
-const OPTIONAL: &[(&str, &str)] = &[("zstd", "it compiles C, which the default build does not have to")];
+const OPTIONAL: &[(&str, &str)] = &[
+    ("crabgrind", "it compiles against the headers of valgrind, which not every machine has"),
+    ("zstd", "it compiles C, which the default build does not have to"),
+];
 
 /// The manifest of the workspace beside the root's: the package that compares PebbleTree with other engines.
 const PEERS_MANIFEST: &str = "benches/peers/Cargo.toml";

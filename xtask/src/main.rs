@@ -5,7 +5,7 @@
 //! the exit code. Everything runs on one thread, but for what `ci` runs side by side.
 //!
 //! ```text
-//!   ci ──► fmt ─► layers ─► tidy ─► clippy ─► doc ─► schedules, models ─► examples ─► audit ─► fuzz targets
+//!   ci ──► fmt ─► layers ─► tidy ─► clippy ─► doc ─► schedules, models, instructions ─► examples ─► audit ─► fuzz
 //!                   │         │                       (pool: side by side)
 //!                   └─ source ┘   (code without comments, literals and tests)
 //! ```
@@ -16,6 +16,7 @@ mod ci;
 mod contest;
 mod contract;
 mod coverage;
+mod instructions;
 mod layers;
 mod pool;
 mod process;
@@ -35,6 +36,7 @@ usage: cargo xtask <verb>
           with a file, the table of a run that kept its account there (PEBBLE_CONTRACT)
   coverage  lines that tests run, of the crates that read and write bytes
   contest [option ..]  every row of the contest with other engines, for hours: `--help` lists the options
+  instructions [--accept <names>]  what put, get, next and merge cost, against the record in benches/
   layers  the arrows between the crates, and what each layer must not name
   sanitize  tests under the address and leak sanitizers
   simulate [workload]  what policies of compaction cost: `pebble simulate`, see its --help
@@ -54,6 +56,10 @@ fn main() -> ExitCode {
         ["contract", "--read", account] => contract::read(&root, account),
         ["coverage"] => coverage::run(&root),
         ["contest", arguments @ ..] => contest::run(&root, arguments),
+        ["instructions"] => instructions::run(&root, &[]),
+        ["instructions", "--accept", names] => {
+            instructions::run(&root, &names.split(',').collect::<Vec<_>>())
+        }
         ["layers"] => layers::run(&root),
         ["sanitize"] => sanitize::run(&root),
         ["tidy"] => tidy::run(&root),

@@ -8,6 +8,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
+use serde_json::Value;
+
 /// A command line with the variables it adds to the environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
@@ -93,6 +95,12 @@ impl fmt::Display for Command {
     }
 }
 
+/// The binaries that cargo's messages name.
+pub fn executables(messages: &str) -> Vec<String> {
+    let values = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    values.filter_map(|value| value["executable"].as_str().map(str::to_owned)).collect()
+}
+
 /// The directory above this package.
 pub fn repository_root() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -165,6 +173,12 @@ mod tests {
         let (outcome, told) = Command::new(&["sh", "-c", script]).run_apart(&repository_root());
         assert_eq!(told, "out\nerr\n");
         assert!(outcome.unwrap_err().contains("3; to repeat it:\n  sh -c"));
+    }
+
+    #[test]
+    fn binaries_are_read_from_messages() {
+        let messages = "{\"executable\":null}\n{\"executable\":\"/t/a\"}\nnot json\n{\"reason\":\"x\"}\n";
+        assert_eq!(executables(messages), ["/t/a"]);
     }
 
     #[test]
