@@ -251,7 +251,8 @@ impl Core {
     pub(crate) fn seal_memtable(&self, committer: &mut Committer) -> Result<()> {
         let rotated = committer.log.rotate();
         rotated.map_err(|error| self.log_failed(&committer.log, error))?;
-        let (writer, shared) = Memtable::new(committer.memtable.shared().learned_prefix());
+        let prefix = committer.memtable.shared().learned_prefix();
+        let (writer, shared) = Memtable::with_filter(prefix, self.memtable_len.keys());
         let full = std::mem::replace(&mut committer.memtable, writer);
         committer.segments = 0;
         let sealed = Arc::new(Sealed {

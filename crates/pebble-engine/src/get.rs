@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   get ─► State::load ─► Visible::get
-//!        ├─ Memtable::get_pinned               active, then sealed newest to oldest
+//!        ├─ Memtable::may_hold ─► get_pinned   active, then sealed newest to oldest
 //!        └─ Run::find ─► Table::prefetch …     the one table of each run that may hold the key: ask for its line
 //!                     ─► Table::get_hashed     newest run first: index line, then record: two dependent misses
 //! ```
@@ -39,22 +39,24 @@ impl Core {
 
 impl ReadState {
     fn find(&self, lookup: InternalKey<'_>) -> Result<Option<PinnedRecord>> {
+        let hash = key_hash(lookup.keyspace, lookup.user_key);
         if !self.sealed.is_empty() {
-            self.memtables().for_each(|memtable| memtable.prefetch(lookup));
+            let likely = self.memtables().filter(|memtable| memtable.may_hold(hash));
+            likely.for_each(|memtable| memtable.prefetch(lookup));
         }
         for memtable in self.memtables() {
             let deletes = memtable.range_deletes();
-            if let Some(answer) = judge(memtable.get_pinned(lookup), deletes.as_deref(), lookup) {
+            let found = if memtable.may_hold(hash) { memtable.get_pinned(lookup) } else { None };
+            if let Some(answer) = judge(found, deletes.as_deref(), lookup) {
                 return Ok(answer);
             }
         }
-        self.tree.find(lookup)
+        self.tree.find(lookup, hash)
     }
 }
 
 impl Tree {
-    fn find(&self, lookup: InternalKey<'_>) -> Result<Option<PinnedRecord>> {
-        let hash = key_hash(lookup.keyspace, lookup.user_key);
+    fn find(&self, lookup: InternalKey<'_>, hash: u64) -> Result<Option<PinnedRecord>> {
         let candidates = || {
             let runs = self.version.runs().zip(&self.runs).enumerate();
             runs.filter_map(|(place, (run, tables))| Some((place, tables.get(run.find(lookup)?)?)))

@@ -76,7 +76,8 @@ pub(crate) fn open_locked(
         options.log_io,
     )?;
     let dropped_bytes = recovered.dropped_bytes + dropped_manifest_bytes;
-    let place = LogPlace { fs, dir, options: recover::log_options(&options, memtable_len, uuid) };
+    let log_options = recover::log_options(&options, memtable_len, uuid);
+    let place = LogPlace { fs, dir, options: log_options, memtable_len };
     let mut order = Order::of(manifest.state());
 
     // A seal that the manifest does not know of was perhaps never synced.

@@ -111,7 +111,15 @@ pub(crate) struct MemtableLen {
     pub(crate) index: usize,
 }
 
+/// Bytes of log that a key is expected to take, for what is sized before the first one comes.
+const KEY_LOG_LEN: usize = 128;
+
 impl MemtableLen {
+    /// How many keys one is expected to hold.
+    pub(crate) fn keys(self) -> usize {
+        self.log / KEY_LOG_LEN
+    }
+
     /// Whether the memtable is to be sealed before it takes `len` more bytes. An empty one takes any record.
     #[inline]
     pub(crate) fn is_reached(self, memtable: &Memtable, len: usize) -> bool {

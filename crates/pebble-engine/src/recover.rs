@@ -65,16 +65,17 @@ pub(crate) struct Replayed {
     pub(crate) records: u64,
 }
 
-/// Where the log is, and how it is written.
+/// Where the log is, how it is written, and how much of it a memtable takes.
 pub(crate) struct LogPlace<'a> {
     pub(crate) fs: &'a Arc<dyn Fs>,
     pub(crate) dir: &'a Path,
     pub(crate) options: LogOptions,
+    pub(crate) memtable_len: MemtableLen,
 }
 
 /// Step 4a: the log goes on where it was sealed.
 pub(crate) fn resume(place: LogPlace<'_>, recovered: Recovered, mut order: Order) -> Result<Replayed> {
-    let mut filling = Filling::new(HeadPrefix::none());
+    let mut filling = Filling::new(place.memtable_len);
     for frame in recovered.frames() {
         filling.attach(&frame)?;
         order.take(&frame, |offset, _| Ok(filling.writer.insert(offset)?))?;
@@ -141,7 +142,7 @@ pub(crate) fn begin_log(
     order: Order,
 ) -> Result<Replayed> {
     let log = LogWriter::create(Arc::clone(place.fs), place.dir, place.options, first, previous_end)?;
-    Ok(order.replayed(log, Filling::new(HeadPrefix::none())))
+    Ok(order.replayed(log, Filling::new(place.memtable_len)))
 }
 
 /// A memtable that is being filled from the log.
@@ -154,8 +155,9 @@ struct Filling {
 }
 
 impl Filling {
-    fn new(prefix: HeadPrefix) -> Self {
-        Self { writer: Memtable::new(prefix).0, segment: None, segments: 0 }
+    fn new(len: MemtableLen) -> Self {
+        let (writer, _) = Memtable::with_filter(HeadPrefix::none(), len.keys());
+        Self { writer, segment: None, segments: 0 }
     }
 
     fn attach(&mut self, frame: &Frame<'_>) -> Result<()> {

@@ -6,6 +6,7 @@
 mod arena;
 mod cursor;
 mod dead;
+mod filter;
 mod finger;
 mod memtable;
 mod node;

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use pebble_cursor::RangeDelete;
+use pebble_format::hash::key_hash;
 use pebble_format::limits::RECORD_ALIGN;
 use pebble_format::{AppendRegion, Error, HeadPrefix, RecordRef, Result, Seqno};
 
@@ -23,9 +24,14 @@ pub struct MemtableWriter {
 }
 
 impl MemtableWriter {
-    pub(crate) fn new(prefix: HeadPrefix) -> Self {
+    pub(crate) fn new(prefix: HeadPrefix, keys: usize) -> Self {
         let (tree, finger) = Finger::plant(prefix);
-        Self { shared: Arc::new(Memtable::over(tree)), region: None, finger, dead: DeadRanges::default() }
+        Self {
+            shared: Arc::new(Memtable::over(tree, keys)),
+            region: None,
+            finger,
+            dead: DeadRanges::default(),
+        }
     }
 
     /// The memtable, to be shared with readers.
@@ -82,8 +88,11 @@ impl MemtableWriter {
         let Some(position) = granule.and_then(|granule| base.checked_add(granule)) else {
             return Err(Error::invalid(format!("offset {offset} lies outside the attached region")));
         };
-        let tree = &self.shared.tree;
+        let (tree, filter) = (&self.shared.tree, &self.shared.filter);
+        let hash = if filter.is_there() { key_hash(record.keyspace(), record.key()) } else { 0 };
+        filter.prefetch(hash);
         self.finger.insert(tree, &tree.target(record.internal_key()), position)?;
+        filter.add(hash);
         if record.is_range_delete()
             && let Some(delete) = RangeDelete::of(record)
         {
