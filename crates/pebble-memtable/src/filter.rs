@@ -6,9 +6,9 @@
 //!
 //! It is a fixed size from the beginning. With more keys than it was made for it errs more often, and that is all.
 //!
-//! Threading: one writer, which sets a key's bits before its record is published; any number of readers. Whoever may use
-//! a record has synchronized with its publication, so he sees its bits: relaxed order is enough. The atomics are std's
-//! in the models too: a schedule between two of them shows nothing that one around both does not.
+//! Threading: one writer, which sets a key's bits before its record is published; any number of readers. Whoever may
+//! use a record has synchronized with its publication, so he sees its bits: relaxed order is enough. The atomics are
+//! std's in the models too: a schedule between two of them shows nothing that one around both does not.
 //!
 //! Source: Putze, Sanders, Singler, "Cache-, Hash- and Space-Efficient Bloom Filters" (2007).
 

@@ -150,8 +150,8 @@ impl Memtable {
         self.len() == 0
     }
 
-    /// Bytes of anonymous memory that the index, the filter and the range deletes hold, nodes still unused included; the records
-    /// are not the memtable's.
+    /// Bytes of anonymous memory that the index, the filter and the range deletes hold, nodes still unused included;
+    /// the records are not the memtable's.
     pub fn memory(&self) -> usize {
         let tree = self.tree.windows.bytes() + self.tree.leaves.bytes() + self.tree.inners.bytes();
         size_of::<Self>() + tree + self.filter.bytes() + self.ranges.memory()
