@@ -10,7 +10,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,6 +41,8 @@ pub(crate) struct Segment {
     map: Option<Arc<MapMut>>,
     /// How far appends were given pages ahead.
     paged: usize,
+    /// Where appends come near enough to that for the next part.
+    next_pages_at: usize,
 }
 
 /// Memory of a mapped segment that appends will come to soon and that may have no pages yet.
@@ -60,9 +62,10 @@ impl PagesAhead {
     }
 }
 
-/// How far ahead of the appends pages are made. What is made and not filled is written to the device by the next sync
-/// all the same.
-const AHEAD: usize = 4 << 20;
+/// How far ahead of the appends pages are made: as much as half of what a segment holds already, so that a fast writer
+/// does not overtake a thread that waits for a core, and a slow one is given little. What is made and not filled is
+/// written to the device by the next sync all the same.
+const AHEAD: RangeInclusive<usize> = 4 << 20..=16 << 20;
 
 /// Removes a segment's file; says whether it is gone. One that stays is in nobody's way: its number is not used
 /// again.
@@ -97,7 +100,9 @@ impl Segment {
         let file = fs.open(&path(dir, number), Open::CreateNew)?;
         let memory = Self::allocate(&*file, len, io);
         match memory {
-            Ok((appender, map)) => Ok(Self { number, epoch: 0, file, appender, map, paged: 0 }),
+            Ok((appender, map)) => {
+                Ok(Self { number, epoch: 0, file, appender, map, paged: 0, next_pages_at: 0 })
+            }
             Err(error) => {
                 drop(file);
                 remove(fs, dir, number);
@@ -145,7 +150,15 @@ impl Segment {
                 Ok(map) => {
                     let map = Arc::new(map);
                     let appender = map_region(Arc::clone(&map));
-                    return Ok(Self { number, epoch: 0, appender, file, map: Some(map), paged: 0 });
+                    return Ok(Self {
+                        number,
+                        epoch: 0,
+                        appender,
+                        file,
+                        map: Some(map),
+                        paged: 0,
+                        next_pages_at: 0,
+                    });
                 }
                 // A crash may have left it without real blocks, and replay must not give it any.
                 Err(error) if matches!(error.kind(), Unsupported | InvalidInput) => {}
@@ -155,7 +168,7 @@ impl Segment {
         let len = usize::try_from(file.len()?).unwrap_or(usize::MAX).min(SEGMENT_LEN_MAX);
         let mut appender = AppendRegion::heap(len);
         file.read_exact_at(appender.spare(), 0)?;
-        Ok(Self { number, epoch: 0, file, appender, map: None, paged: 0 })
+        Ok(Self { number, epoch: 0, file, appender, map: None, paged: 0, next_pages_at: 0 })
     }
 
     /// Reads the header of an opened segment and takes it in, if `check` lets it.
@@ -281,7 +294,7 @@ impl Segment {
         let recycled = self.appender.recycle();
         if recycled {
             // What was filled once has its pages.
-            self.paged = usize::MAX;
+            self.next_pages_at = usize::MAX;
         }
         recycled
     }
@@ -289,20 +302,22 @@ impl Segment {
     /// The next part of a large, fresh, mapped segment that appends have come near to. Each part is given once.
     #[inline]
     pub(crate) fn pages_ahead(&mut self) -> Option<PagesAhead> {
-        if self.filled().saturating_add(AHEAD / 2) <= self.paged { None } else { self.next_pages() }
+        if self.filled() < self.next_pages_at { None } else { self.next_pages() }
     }
 
     #[cold]
     fn next_pages(&mut self) -> Option<PagesAhead> {
         let capacity = self.capacity();
         let from = self.paged.max(self.filled()) / PAGE * PAGE;
-        let len = AHEAD.min(capacity.saturating_sub(from));
-        let wanted = self.map.as_ref().filter(|_| capacity >= AHEAD && len > 0);
+        let len = (self.filled() / 2 / PAGE * PAGE).clamp(*AHEAD.start(), *AHEAD.end());
+        let len = len.min(capacity.saturating_sub(from));
+        let wanted = self.map.as_ref().filter(|_| capacity >= *AHEAD.start() && len > 0);
         let Some(map) = wanted.map(Arc::clone) else {
-            self.paged = usize::MAX;
+            self.next_pages_at = usize::MAX;
             return None;
         };
         self.paged = from + len;
+        self.next_pages_at = from + len / 2;
         Some(PagesAhead { map, from, len })
     }
 
