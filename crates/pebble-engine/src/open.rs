@@ -95,9 +95,10 @@ pub(crate) fn open_locked(
         let bottom = tree.runs.is_empty();
         let mut flush =
             || recover::flush_replayed(&recovered, &mut order, &tables, &mut outputs, bottom, memtable_len);
+        let writes = recovered.frames().next().is_some();
         let mut edit = match components.executor {
-            Executor::Threads => tables.transfers.beside(flush)?,
-            Executor::Inline => flush()?,
+            Executor::Threads if writes => tables.transfers.beside(flush)?,
+            _ => flush()?,
         };
         let next = manifest.preview(&mut edit, &tables)?;
         let tree = tables.open_tree(Arc::clone(&next.version), Some(&tree))?;
