@@ -82,8 +82,7 @@ impl MemtableCursor {
         let tree = &self.memtable.tree;
         let target = tree.target(just_after(tree.windows.record(place.position).internal_key()));
         let beside = || {
-            let branch = place.branch.filter(|branch| branch.nth < branch.order.len())?;
-            let (branch, leaf) = tree.sibling(branch, branch.nth + 1)?;
+            let (branch, leaf) = self.beside(place, Direction::Forward)?;
             let order = tree.leaves.get(leaf).order();
             self.place(leaf, order, Some(branch), tree.rank(leaf, order, &target))
         };
@@ -95,8 +94,7 @@ impl MemtableCursor {
         let tree = &self.memtable.tree;
         let target = tree.target(tree.windows.record(place.position).internal_key());
         let beside = || {
-            let (branch, leaf) =
-                place.branch.and_then(|branch| tree.sibling(branch, branch.nth.checked_sub(1)?))?;
+            let (branch, leaf) = self.beside(place, Direction::Backward)?;
             let order = tree.leaves.get(leaf).order();
             self.place(leaf, order, Some(branch), tree.rank(leaf, order, &target).checked_sub(1)?)
         };
@@ -108,7 +106,7 @@ impl MemtableCursor {
     fn entered(&self, place: Option<Place>, direction: Direction) -> Option<Place> {
         if let Some(place) = place {
             self.ask_for_records(place.leaf, place.order);
-            if let Some(leaf) = self.beside(place, direction) {
+            if let Some((_, leaf)) = self.beside(place, direction) {
                 self.memtable.tree.leaves.get(leaf).prefetch();
             }
         }
@@ -120,20 +118,20 @@ impl MemtableCursor {
     #[inline]
     fn look_ahead(&self, place: Place, direction: Direction) {
         if place.rank == place.order.len() / 2
-            && let Some(leaf) = self.beside(place, direction)
+            && let Some((_, leaf)) = self.beside(place, direction)
         {
             self.ask_for_records(leaf, self.memtable.tree.leaves.get(leaf).order());
         }
     }
 
     /// The leaf that a walk comes to behind this one, if the same parent tells.
-    fn beside(&self, place: Place, direction: Direction) -> Option<u32> {
+    fn beside(&self, place: Place, direction: Direction) -> Option<(Branch, u32)> {
         let branch = place.branch?;
         let nth = match direction {
             Direction::Forward => Some(branch.nth + 1).filter(|nth| *nth <= branch.order.len()),
             Direction::Backward => branch.nth.checked_sub(1),
         };
-        Some(self.memtable.tree.sibling(branch, nth?)?.1)
+        self.memtable.tree.sibling(branch, nth?)
     }
 
     fn ask_for_records(&self, leaf: u32, order: Order) {
