@@ -18,8 +18,8 @@ use crate::source::usize_of;
 use crate::table::{PAGE_SHIFT, Table};
 
 impl Table {
-    /// Checks the checksum of what is stored and the structure of the block, and remembers that both were
-    /// right.
+    /// Checks the checksum of what is stored and the structure of the block. That both were right is for the caller
+    /// to remember.
     #[cold]
     pub(crate) fn verify_block(
         &self,
