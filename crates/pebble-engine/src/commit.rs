@@ -194,14 +194,22 @@ impl Core {
         }
     }
 
-    /// Sees to it that the memtable can take `len` more bytes: seals it when it is full, and waits while too many
-    /// are sealed.
+    /// Sees to it that the memtable can take `len` more bytes, and takes them well: puts another in its place where its
+    /// heads tell keys apart badly, seals it when it is full, and waits while too many are sealed.
     fn make_room<'a>(
         &'a self,
         mut committer: MutexGuard<'a, Committer>,
         len: usize,
         patience: Patience,
     ) -> Result<MutexGuard<'a, Committer>> {
+        if let Some(relearned) = committer.memtable.relearned()? {
+            self.state.replace(|old| ReadState {
+                memtable: Arc::clone(relearned.shared()),
+                sealed: old.sealed.clone(),
+                tree: Arc::clone(&old.tree),
+            });
+            committer.memtable = relearned;
+        }
         loop {
             let full = self.memtable_len.is_reached(committer.memtable.shared(), len)
                 || committer.fills_its_segment(len, self.memtable_len.log)

@@ -252,6 +252,13 @@ impl HeadPrefix {
         Self::new(first.keyspace, first.user_key.get(..shared).unwrap_or_default())
     }
 
+    /// The same without its last `count` bytes: keys that differ there fit it too.
+    #[must_use]
+    pub fn without_last(self, count: usize) -> Self {
+        let len = self.bytes.len().saturating_sub(count);
+        Self { bytes: self.bytes.get(..len).unwrap_or_default().into(), ..self }
+    }
+
     /// The keyspace that all keys of the prefix share, if they share one.
     pub fn keyspace(&self) -> Option<KeyspaceId> {
         self.keyspace

@@ -53,6 +53,11 @@ impl MemtableCursor {
         })
     }
 
+    /// The record it stands on, and its position.
+    pub(crate) fn record_and_position(&self) -> Option<(RecordRef<'_>, u32)> {
+        self.at.map(|place| (self.memtable.tree.windows.record(place.position), place.position))
+    }
+
     fn in_spot(&self, spot: Spot, rank: usize) -> Option<Place> {
         self.place(spot.leaf, spot.order, spot.branch, rank)
     }

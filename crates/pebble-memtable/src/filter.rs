@@ -32,6 +32,11 @@ impl Filter {
         Self { words: (0..words).map(|_| AtomicU64::new(0)).collect() }
     }
 
+    /// The keys that it has room for.
+    pub fn keys(&self) -> usize {
+        self.words.len() * KEYS
+    }
+
     /// Whether there is a filter at all.
     #[inline]
     pub fn is_there(&self) -> bool {

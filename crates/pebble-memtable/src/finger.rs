@@ -33,6 +33,8 @@ pub struct Finger {
     fences: Option<Fences>,
     /// Where in the leaf the last record went; `None` when the finger has moved since.
     rank: Option<usize>,
+    /// Records of leaves that were read because heads were equal, since the writer last set it back.
+    pub(crate) reads: usize,
 }
 
 /// The heads of a leaf's two separators; `None` at an end of the tree.
@@ -67,7 +69,8 @@ impl Finger {
         };
         let root = AtomicU64::new(Root { height: 0, handle: leaf }.word());
         let tree = Tree { prefix, windows: Windows::new(), leaves, inners, root };
-        let finger = Self { leaf_bump, inner_bump, path: Vec::new(), leaf, fences: None, rank: None };
+        let finger =
+            Self { leaf_bump, inner_bump, path: Vec::new(), leaf, fences: None, rank: None, reads: 0 };
         (tree, finger)
     }
 
@@ -81,7 +84,10 @@ impl Finger {
         }
         let leaf = tree.leaves.get(self.leaf);
         let order = leaf.order();
-        let (rank, found) = leaf.rank(order, target.head, |other| tree.side(other, target));
+        let (rank, found) = leaf.rank(order, target.head, |other| {
+            self.reads += 1;
+            tree.side(other, target)
+        });
         if found {
             return Err(Error::invalid("a record with this key and sequence number is indexed already"));
         }

@@ -73,6 +73,14 @@ impl Windows {
         Some(base)
     }
 
+    /// Attaches the regions of another table, each at the same position as there. This one must be empty.
+    pub fn attach_all(&self, other: &Self) {
+        let theirs = other.table.iter().map_while(OnceLock::get);
+        for (slot, window) in self.table.iter().zip(theirs) {
+            slot.get_or_init(|| Window { region: Arc::clone(&window.region), base: window.base });
+        }
+    }
+
     /// The record at a position that was handed out, and the region it lies in.
     #[inline]
     pub fn find(&self, position: u32) -> (&Arc<AppendRegion>, usize) {

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use pebble_cursor::RangeDelete;
+use pebble_cursor::{Cursor, RangeDelete};
 use pebble_format::hash::key_hash;
 use pebble_format::limits::RECORD_ALIGN;
 use pebble_format::{AppendRegion, Error, HeadPrefix, RecordRef, Result, Seqno};
@@ -13,6 +13,13 @@ use crate::dead::DeadRanges;
 use crate::finger::Finger;
 use crate::memtable::Memtable;
 use crate::windows::Windows;
+
+/// Fewer records read are no sign yet.
+const READS_MIN: usize = 256;
+
+/// Records that are indexed anew at most, in one go and under the writer's lock: a few milliseconds. With more of them
+/// it is left to the next memtable to know better.
+const RELEARN_MAX: usize = 1 << 15;
 
 /// The right to insert into one [`Memtable`]. See the [crate] for an example.
 pub struct MemtableWriter {
@@ -88,18 +95,65 @@ impl MemtableWriter {
         let Some(position) = granule.and_then(|granule| base.checked_add(granule)) else {
             return Err(Error::invalid(format!("offset {offset} lies outside the attached region")));
         };
-        let (tree, filter) = (&self.shared.tree, &self.shared.filter);
-        let hash = if filter.is_there() { key_hash(record.keyspace(), record.key()) } else { 0 };
-        filter.prefetch(hash);
-        self.finger.insert(tree, &tree.target(record.internal_key()), position)?;
-        filter.add(hash);
-        if record.is_range_delete()
-            && let Some(delete) = RangeDelete::of(record)
-        {
-            self.shared.ranges.add(delete);
-        }
+        index(&self.shared, &mut self.finger, record, position)?;
         self.dead.inserted(&self.shared, record);
-        self.shared.totals.add(&record);
         Ok(())
     }
+
+    /// The same records under heads that tell them apart, where those of this memtable do not: the writer of a
+    /// successor that is to take its place, for what is inserted and for new readers. Those who read the old one find
+    /// all that it held.
+    ///
+    /// A memtable that was made with no prefix, or with one that no longer fits, reads several records for each that
+    /// is inserted. `None` while few were read, and where another prefix would not help or comes too late to pay. Dead
+    /// ranges are not taken along.
+    ///
+    /// Cost: two loads while few were read; then an insert in ascending order for each record, at most 32,768.
+    ///
+    /// Errors: as [`MemtableWriter::insert`], after which this one is as it was.
+    #[inline]
+    pub fn relearned(&mut self) -> Result<Option<Self>> {
+        let reads_max = self.shared.len().max(READS_MIN);
+        if self.finger.reads < reads_max { Ok(None) } else { self.relearn() }
+    }
+
+    #[cold]
+    fn relearn(&mut self) -> Result<Option<Self>> {
+        self.finger.reads = 0;
+        let len = self.shared.len();
+        // What comes will differ where the few that are there do not: a counter grows by digits.
+        let spare = if len < RELEARN_MAX / 8 { 2 } else { 1 };
+        let prefix = self.shared.learned_prefix().without_last(spare);
+        if len > RELEARN_MAX || prefix == self.shared.tree.prefix {
+            return Ok(None);
+        }
+        let mut next = Self::new(prefix, self.shared.filter.keys());
+        next.shared.tree.windows.attach_all(&self.shared.tree.windows);
+        next.region = self.region.as_ref().map(|(region, base)| (Arc::clone(region), *base));
+        let mut cursor = self.shared.cursor();
+        cursor.first()?;
+        while let Some((record, position)) = cursor.record_and_position() {
+            index(&next.shared, &mut next.finger, record, position)?;
+            cursor.next()?;
+        }
+        next.finger.reads = 0;
+        Ok(Some(next))
+    }
+}
+
+/// Makes the record at `position` one that readers find.
+#[inline]
+fn index(shared: &Memtable, finger: &mut Finger, record: RecordRef<'_>, position: u32) -> Result<()> {
+    let (tree, filter) = (&shared.tree, &shared.filter);
+    let hash = if filter.is_there() { key_hash(record.keyspace(), record.key()) } else { 0 };
+    filter.prefetch(hash);
+    finger.insert(tree, &tree.target(record.internal_key()), position)?;
+    filter.add(hash);
+    if record.is_range_delete()
+        && let Some(delete) = RangeDelete::of(record)
+    {
+        shared.ranges.add(delete);
+    }
+    shared.totals.add(&record);
+    Ok(())
 }

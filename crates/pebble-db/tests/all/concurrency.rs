@@ -195,6 +195,45 @@ fn every_thread_reads_what_was_acknowledged() {
     }
 }
 
+/// A memtable that finds its keys' prefix late is replaced by one that knows it: a reader, an iterator and a snapshot
+/// that were there before go on with what they had, and every get finds what was acknowledged before it.
+#[test]
+fn a_memtable_that_learns_its_prefix_loses_nobody() {
+    let key = |n: u64| format!("a prefix that is longer than heads are, and then a number: {n:012}");
+    for round in 0..20_u64 {
+        let root = tempfile::tempdir().unwrap();
+        let db = Db::open(root.path().join("db")).unwrap();
+        (0..50).for_each(|n| db.put(key(n * 1_000), n.to_be_bytes()).unwrap());
+        let (snapshot, mut iter) = (db.snapshot(), db.iter().unwrap());
+        assert_eq!(number(Some(iter.next().unwrap().unwrap().1)), 0);
+        let told = AtomicU64::new(0);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in 1..=4_000 {
+                    db.put(key(n), n.to_be_bytes()).unwrap();
+                    told.store(n, SeqCst);
+                }
+            });
+            for thread in 0..2 {
+                let (db, told) = (&db, &told);
+                scope.spawn(move || {
+                    let mut asked = 0;
+                    while asked < 4_000 {
+                        asked = told.load(SeqCst);
+                        let n = if asked == 0 { continue } else { 1 + mix(round + thread + asked) % asked };
+                        assert_eq!(number(db.get(key(n)).unwrap()), n);
+                        assert_eq!(number(db.get(key(asked)).unwrap()), asked);
+                    }
+                });
+            }
+        });
+        assert_eq!(iter.count(), 49);
+        assert_eq!(snapshot.iter(&db.default_keyspace()).unwrap().count(), 50);
+        assert_eq!(db.iter().unwrap().count(), 4_000 + 46);
+        db.close().unwrap();
+    }
+}
+
 /// Keyspaces that many threads ask for at once are one keyspace each.
 #[test]
 fn a_keyspace_is_made_once() {

@@ -7,3 +7,4 @@ mod log;
 mod model;
 mod ranges;
 mod readers;
+mod relearned;
