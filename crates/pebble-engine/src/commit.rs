@@ -273,6 +273,7 @@ impl Core {
             sealed: std::iter::once(sealed).chain(old.sealed.iter().cloned()).collect(),
             tree: Arc::clone(&old.tree),
         });
+        self.share_memory();
         self.work.wake_flush();
         Ok(())
     }

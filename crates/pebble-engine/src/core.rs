@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pebble_vfs::{Clock, Fs, Lock};
-use pebble_wal::LogSync;
+use pebble_wal::{LogIo, LogSync};
 
 use crate::commit::Committer;
 use crate::doubt::Doubts;
@@ -81,6 +81,19 @@ impl Core {
             committer.log.end()
         };
         self.wait_durable(end)
+    }
+
+    /// Gives the block cache what is left of the memory budget: by sealed memtables as large as they are, by the active
+    /// one as large as it may become, and by tables. To be called when any of them came or went.
+    pub(crate) fn share_memory(&self) {
+        let state = self.state.load();
+        let heap_log = if self.options.log_io == LogIo::Write { self.memtable_len.log } else { 0 };
+        let sealed = state.sealed.iter().map(|sealed| sealed.memtable.memory());
+        let memtables = self.memtable_len.index + sealed.sum::<usize>() + heap_log * (1 + state.sealed.len());
+        let tables: usize =
+            state.tree.runs.iter().flat_map(|run| run.iter()).map(|table| table.memory()).sum();
+        let left = self.options.memory_budget.saturating_sub((memtables + tables) as u64);
+        self.tables.cache_up_to(left.max(self.options.cache_len_min()));
     }
 
     pub(crate) fn stats(&self) -> Stats {

@@ -101,8 +101,9 @@ impl Core {
         Ok(())
     }
 
-    /// After the tree or the memtables changed: merges are looked for, and writers paced anew.
+    /// After the tree or the memtables changed: memory is shared anew, merges are looked for, and writers paced anew.
     pub(crate) fn wake_after_change(&self) {
+        self.share_memory();
         self.update_pace();
         self.work.wake_compaction();
     }

@@ -166,7 +166,7 @@ fn assemble(parts: Parts) -> Core {
     let Parts { dir, options, components, lock, manifest, tables, tree, replayed, report, doubts } = parts;
     let (committer, work) = (replayed.committer, Work::new(Arc::clone(&tables.transfers)));
     let names = manifest.state().keyspaces.iter().map(|(id, name)| (name.clone(), *id)).collect::<Vec<_>>();
-    Core {
+    let core = Core {
         fs: components.fs,
         clock: components.clock,
         executor: components.executor,
@@ -197,7 +197,9 @@ fn assemble(parts: Parts) -> Core {
         doubts,
         lock: Mutex::new(lock),
         options,
-    }
+    };
+    core.share_memory();
+    core
 }
 
 /// Makes the directory if it is wanted and missing, and locks it.

@@ -193,9 +193,10 @@ impl Options {
         Policy { crumb_bytes, ..self.shape }
     }
 
-    /// Bytes for decompressed and for read blocks: a quarter of the budget.
-    pub(crate) fn cache_len(&self) -> u64 {
-        self.memory_budget / 4
+    /// Bytes for decompressed and for read blocks at least: an eighth of the budget. It is more as long as memtables
+    /// and tables leave more of it.
+    pub(crate) fn cache_len_min(&self) -> u64 {
+        self.memory_budget / 8
     }
 }
 

@@ -51,7 +51,7 @@ impl Tables {
             uuid,
             read_mode: options.read_mode,
             template: options.table_options(uuid),
-            cache: Arc::new(BlockCache::new(usize::try_from(options.cache_len()).unwrap_or(usize::MAX))),
+            cache: Arc::new(BlockCache::new(usize::try_from(options.cache_len_min()).unwrap_or(usize::MAX))),
             transfers: Arc::default(),
             next_file: AtomicU64::new(next_file),
         }
@@ -75,6 +75,11 @@ impl Tables {
     /// Bytes of blocks in the cache.
     pub(crate) fn cached(&self) -> u64 {
         self.cache.used() as u64
+    }
+
+    /// Lets the cache hold so many bytes of blocks.
+    pub(crate) fn cache_up_to(&self, bytes: u64) {
+        self.cache.resize(usize::try_from(bytes).unwrap_or(usize::MAX));
     }
 
     /// Removes tables that no edit in force names. One that cannot be removed is an orphan for the next open.

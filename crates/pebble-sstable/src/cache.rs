@@ -9,7 +9,7 @@
 //! insertion.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::block::Block;
 use crate::sync::{Mutex, MutexGuard, lock};
@@ -28,7 +28,7 @@ type Key = (u64, u32);
 #[derive(Debug)]
 pub struct BlockCache {
     shards: Box<[Mutex<Shard>]>,
-    capacity: usize,
+    capacity: AtomicUsize,
     next_table: AtomicU64,
 }
 
@@ -64,14 +64,27 @@ impl BlockCache {
         let shards = (capacity / SHARD_LEN_MIN).clamp(1, SHARDS_MAX);
         Self {
             shards: (0..shards).map(|_| Mutex::default()).collect(),
-            capacity,
+            capacity: AtomicUsize::new(capacity),
             next_table: AtomicU64::new(0),
         }
     }
 
     /// Most bytes that it will hold.
     pub fn capacity(&self) -> usize {
-        self.capacity
+        self.capacity.load(Ordering::Relaxed)
+    }
+
+    /// Makes it hold at most `capacity` bytes from now on, and evicts what is over. It keeps the shards that it was
+    /// made with. Cost: nothing to grow; to shrink, the evictions, under the lock of one shard at a time.
+    pub fn resize(&self, capacity: usize) {
+        self.capacity.store(capacity, Ordering::Relaxed);
+        let room = self.room();
+        self.shards.iter().for_each(|shard| lock(shard).shrink(room));
+    }
+
+    /// Most bytes of a shard.
+    fn room(&self) -> usize {
+        self.capacity() / self.shards.len()
     }
 
     /// Bytes that it holds now.
@@ -100,17 +113,14 @@ impl BlockCache {
     }
 
     pub(crate) fn insert(&self, table: u64, number: u32, block: &Block) {
-        let (cost, room) = (cost(block), self.capacity / self.shards.len());
-        if cost > room {
-            return;
-        }
+        let cost = cost(block);
         let Some(mut shard) = self.shard((table, number)) else { return };
+        // Asked under the lock: a cache that shrinks comes to this shard after that.
+        let Some(rest) = self.room().checked_sub(cost) else { return };
         if shard.places.contains_key(&(table, number)) {
             return;
         }
-        while shard.used + cost > room {
-            shard.evict();
-        }
+        shard.shrink(rest);
         let place = shard.ring.len();
         shard.places.insert((table, number), place);
         // Untouched at first: a block that is read once in a scan is the first to go.
@@ -135,6 +145,13 @@ impl BlockCache {
 }
 
 impl Shard {
+    /// Evicts until it holds at most `room` bytes.
+    fn shrink(&mut self, room: usize) {
+        while self.used > room {
+            self.evict();
+        }
+    }
+
     /// Evicts one entry. Ends within two rounds: the first takes every flag away.
     fn evict(&mut self) {
         loop {
@@ -208,6 +225,19 @@ mod tests {
         }
         assert!(cache.used() <= cache.capacity());
         assert!(cache.used() > cache.capacity() * 9 / 10);
+    }
+
+    #[test]
+    fn it_grows_and_shrinks() {
+        let cache = BlockCache::new(1 << 20);
+        let fill = || (0..4_000).for_each(|number| cache.insert(1, number, &block(4_000)));
+        for capacity in [4 << 20, 1 << 20, 8 << 20, 100, 0, 2 << 20] {
+            cache.resize(capacity);
+            assert!(cache.used() <= capacity);
+            fill();
+            assert!(cache.used() <= capacity && cache.capacity() == capacity);
+            assert!(cache.used() >= capacity * 9 / 10 || capacity < 4_000);
+        }
     }
 
     #[test]

@@ -4,12 +4,12 @@ use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pebble_db::{Db, Error, Iter, Keyspace, LogIo, Snapshot, Value, WriteBatch, WriteOptions};
+use pebble_db::{Db, Error, Iter, Keyspace, LogIo, ReadMode, Snapshot, Value, WriteBatch, WriteOptions};
 use pebble_vfs::fault::{Fault, FaultKind, Op};
 use pebble_vfs::sim::CrashImage;
 use pebble_vfs::{FaultFs, Fs, SimFs};
 
-use crate::support::{Config, LOG_MODES, dir, dump, kind, scan};
+use crate::support::{Config, LOG_MODES, bytes, dir, dump, kind, mix, scan};
 
 const OTHER: &str = "PEBBLE_TEST_OPEN";
 
@@ -32,6 +32,36 @@ fn handles_may_go_anywhere() {
     shared::<Value>();
     shared::<Error>();
     sent::<Iter>();
+}
+
+/// The block cache has what memtables leave of the budget, and gives it back when they need it.
+#[test]
+fn the_budget_is_shared_between_cache_and_memtables() {
+    const BUDGET: u64 = 8 << 20;
+    let root = tempfile::tempdir().unwrap();
+    let builder = Db::builder(root.path().join("db")).memory_budget(BUDGET).read_mode(ReadMode::Pread);
+    let db = builder.open().unwrap();
+    let key = |n: u64| mix(n).to_be_bytes();
+    let put_all = || (0..10_000).for_each(|n| db.put(key(n), bytes(n, 1_000)).unwrap());
+    put_all();
+    db.flush().unwrap();
+    db.compact_range(..).unwrap();
+    (0..10_000).for_each(|n| assert_eq!(db.get(key(n)).unwrap().unwrap(), bytes(n, 1_000)[..]));
+    let read = db.stats();
+    assert!(read.cache_bytes > BUDGET / 2 && read.memory_bytes <= BUDGET, "{read:?}");
+    // Small records, whose index is large, while the large ones are read.
+    let (mut most, mut index_most) = (0, 0);
+    for n in 0..300_000_u64 {
+        db.put((n + 10_000).to_be_bytes(), b"").unwrap();
+        assert!(db.get(key(mix(n) % 10_000)).unwrap().is_some());
+        if n % 1_000 == 0 {
+            let stats = db.stats();
+            assert!(stats.memory_bytes <= BUDGET, "{stats:?}");
+            most = most.max(stats.memory_bytes);
+            index_most = index_most.max(stats.memtable_index_bytes as u64);
+        }
+    }
+    assert!(most > BUDGET * 3 / 4 && index_most > BUDGET / 8, "nothing was scarce: {most} {index_most}");
 }
 
 #[test]
