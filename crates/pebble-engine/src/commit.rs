@@ -202,13 +202,8 @@ impl Core {
         len: usize,
         patience: Patience,
     ) -> Result<MutexGuard<'a, Committer>> {
-        if let Some(relearned) = committer.memtable.relearned()? {
-            self.state.replace(|old| ReadState {
-                memtable: Arc::clone(relearned.shared()),
-                sealed: old.sealed.clone(),
-                tree: Arc::clone(&old.tree),
-            });
-            committer.memtable = relearned;
+        if committer.memtable.reads_much() {
+            self.relearn_memtable(&mut committer)?;
         }
         loop {
             let full = self.memtable_len.is_reached(committer.memtable.shared(), len)
@@ -228,6 +223,20 @@ impl Core {
             }
             committer = self.wait_for_flush(committer)?;
         }
+    }
+
+    /// Puts a memtable whose heads tell keys apart in the place of one whose heads do not, if that can be had.
+    #[cold]
+    fn relearn_memtable(&self, committer: &mut Committer) -> Result<()> {
+        if let Some(relearned) = committer.memtable.relearned()? {
+            self.state.replace(|old| ReadState {
+                memtable: Arc::clone(relearned.shared()),
+                sealed: old.sealed.clone(),
+                tree: Arc::clone(&old.tree),
+            });
+            committer.memtable = relearned;
+        }
+        Ok(())
     }
 
     /// Waits until a sealed memtable was flushed; where the caller is the executor, flushes one.

@@ -68,7 +68,7 @@ impl MemtableCursor {
         let spot = tree.leaf_of(target);
         let rank = tree.rank(spot.leaf, spot.order, target);
         self.in_spot(spot, rank).or_else(|| {
-            let fence = tree.target(tree.windows.record(spot.fence?.position).internal_key());
+            let fence = tree.target_at(spot.fence?);
             let spot = tree.leaf_of(&fence);
             self.in_spot(spot, tree.rank(spot.leaf, spot.order, &fence))
         })
@@ -89,7 +89,7 @@ impl MemtableCursor {
         let beside = || {
             let (branch, leaf) = self.beside(place, Direction::Forward)?;
             let order = tree.leaves.get(leaf).order();
-            self.place(leaf, order, Some(branch), tree.rank(leaf, order, &target))
+            self.place(leaf, order, Some(branch), tree.rank_from(leaf, order, &target))
         };
         self.entered(beside().or_else(|| self.at_or_after(&target)), Direction::Forward)
     }
@@ -97,7 +97,7 @@ impl MemtableCursor {
     /// The last record before `place`, which is the first of its leaf.
     fn leaf_before(&self, place: Place) -> Option<Place> {
         let tree = &self.memtable.tree;
-        let target = tree.target(tree.windows.record(place.position).internal_key());
+        let target = tree.target_at(place.position);
         let beside = || {
             let (branch, leaf) = self.beside(place, Direction::Backward)?;
             let order = tree.leaves.get(leaf).order();

@@ -14,9 +14,12 @@
 //! Threading: a [`Finger`] is the right to change one [`Tree`], and unique. The protocol towards readers, and its
 //! proof, stand in `tree.rs`.
 
+use std::borrow::Cow;
+
 use pebble_format::{Error, HeadPrefix, Result};
 
 use crate::arena::{Arena, Bump};
+use crate::heads::{Skip, are_alike};
 use crate::node::{Entry, Inner, Leaf};
 use crate::sync::{AtomicU64, FAN, Ordering};
 use crate::tree::{Root, Target, Tree};
@@ -37,7 +40,7 @@ pub struct Finger {
     pub(crate) reads: usize,
 }
 
-/// The heads of a leaf's two separators; `None` at an end of the tree.
+/// The heads of a leaf's two separators by the memtable's prefix; `None` at an end of the tree.
 struct Fences {
     lower: Option<u64>,
     upper: Option<u64>,
@@ -84,14 +87,15 @@ impl Finger {
         }
         let leaf = tree.leaves.get(self.leaf);
         let order = leaf.order();
-        let (rank, found) = leaf.rank(order, target.head, |other| {
+        let head = target.head_in(leaf.skip());
+        let (rank, found) = leaf.rank(order, head, |other| {
             self.reads += 1;
             tree.side(other, target)
         });
         if found {
             return Err(Error::invalid("a record with this key and sequence number is indexed already"));
         }
-        let entry = Entry { head: target.head, position };
+        let entry = Entry { head, position };
         if order.is_full() {
             return self.split(tree, target, rank, entry);
         }
@@ -123,22 +127,16 @@ impl Finger {
     /// The fences of the finger's leaf, to which `target` belongs.
     #[cold]
     fn look_up_fences(&self, tree: &Tree, target: &Target<'_>) -> Fences {
-        let mut fences = Fences { lower: None, upper: None };
-        for inner in self.path.iter().map(|handle| tree.inners.get(*handle)) {
-            let (order, nth) = (inner.order(), child_of(tree, inner, target));
-            if nth > 0 {
-                fences.lower = Some(inner.separator(order, nth).head);
-            }
-            if nth < order.len() {
-                fences.upper = Some(inner.separator(order, nth + 1).head);
-            }
-        }
-        fences
+        let range = range_below(tree, &self.path, target);
+        let head = |position: Option<u32>| position.map(|position| tree.target_at(position).head);
+        Fences { lower: head(range.lower), upper: head(range.upper) }
     }
 
-    fn new_leaf(&mut self, tree: &Tree, entries: &[Entry]) -> u32 {
+    /// A leaf of these entries, whose heads are of the skip `from`, for a range of its own.
+    fn new_leaf(&mut self, tree: &Tree, from: Skip, entries: &[Entry], range: Range) -> u32 {
+        let (skip, entries) = reheaded(tree, from, entries, range);
         let handle = tree.leaves.alloc(&mut self.leaf_bump);
-        tree.leaves.get(handle).fill(entries);
+        tree.leaves.get(handle).fill(skip, &entries);
         handle
     }
 
@@ -151,22 +149,30 @@ impl Finger {
             _ => Run::None,
         };
         let parent = self.parent_with_room(tree, target, run)?;
-        let entries = tree.leaves.get(self.leaf).with(rank, entry);
+        let leaf = tree.leaves.get(self.leaf);
+        let (skip, entries) = (leaf.skip(), leaf.with(rank, entry));
         let at = match run {
             Run::Ascending => FAN,
             Run::Descending => 1,
             Run::None => FAN.div_ceil(2),
         };
         let (below, above) = entries.split_at(at);
-        let low = if run == Run::Ascending { self.leaf } else { self.new_leaf(tree, below) };
-        let high = if run == Run::Descending { self.leaf } else { self.new_leaf(tree, above) };
         let separator = entries[at];
-        let parent = tree.inners.get(parent);
-        publish(tree, parent, target, (low, separator, high));
+        let range = match are_alike(below) || are_alike(above) {
+            true => range_below(tree, &self.path, target),
+            false => Range::default(),
+        };
+        let (below_range, above_range) = range.split(separator.position);
+        let low =
+            if run == Run::Ascending { self.leaf } else { self.new_leaf(tree, skip, below, below_range) };
+        let high =
+            if run == Run::Descending { self.leaf } else { self.new_leaf(tree, skip, above, above_range) };
+        publish(tree, tree.inners.get(parent), target, (low, (skip, separator), high));
         let is_low = rank < at;
         (self.leaf, self.rank) = if is_low { (low, Some(rank)) } else { (high, Some(rank - at)) };
         if let Some(fences) = &mut self.fences {
-            *(if is_low { &mut fences.upper } else { &mut fences.lower }) = Some(separator.head);
+            let head = tree.target_at(separator.position).head;
+            *(if is_low { &mut fences.upper } else { &mut fences.lower }) = Some(head);
         }
         Ok(())
     }
@@ -190,20 +196,16 @@ impl Finger {
         }
         let mut parent = self.path[level - 1];
         for level in level..self.path.len() {
-            parent = self.split_inner(tree, target, (parent, self.path[level]), run);
+            parent = self.split_inner(tree, target, level, run);
             self.path[level] = parent;
         }
         Ok(parent)
     }
 
-    /// Splits a full inner node below a parent with room, and gives the half that `target` belongs to.
-    fn split_inner(
-        &mut self,
-        tree: &Tree,
-        target: &Target<'_>,
-        (parent, handle): (u32, u32),
-        run: Run,
-    ) -> u32 {
+    /// Splits the full inner node at a level of the path, below a parent with room, and gives the half that `target`
+    /// belongs to.
+    fn split_inner(&mut self, tree: &Tree, target: &Target<'_>, level: usize, run: Run) -> u32 {
+        let (above, handle) = (&self.path[..level], self.path[level]);
         let inner = tree.inners.get(handle);
         let nth = child_of(tree, inner, target);
         let up = match run {
@@ -211,25 +213,93 @@ impl Finger {
             Run::Descending if nth == 0 => 1,
             _ => FAN.div_ceil(2),
         };
-        let (low, high) = (tree.inners.alloc(&mut self.inner_bump), tree.inners.alloc(&mut self.inner_bump));
-        tree.inners.get(low).fill(inner, 0, up - 1);
-        tree.inners.get(high).fill(inner, up, FAN);
         let separator = inner.separator(inner.order(), up);
-        publish(tree, tree.inners.get(parent), target, (low, separator, high));
+        let (low_range, high_range) = range_below(tree, above, target).split(separator.position);
+        let mut half = |first: usize, nths, range| {
+            let separators: Vec<Entry> = inner.separators(nths).collect();
+            let (skip, separators) = reheaded(tree, inner.skip(), &separators, range);
+            let handle = tree.inners.alloc(&mut self.inner_bump);
+            tree.inners.get(handle).fill(inner, first, skip, &separators);
+            handle
+        };
+        let (low, high) = (half(0, 1..=up - 1, low_range), half(up, up + 1..=FAN, high_range));
+        let separator = (inner.skip(), separator);
+        publish(tree, tree.inners.get(self.path[level - 1]), target, (low, separator, high));
         if nth < up { low } else { high }
     }
+}
+
+/// What a node may hold: from one record on, up to another; `None` at an end of the tree, or where nobody asked.
+#[derive(Clone, Copy, Default)]
+struct Range {
+    lower: Option<u32>,
+    upper: Option<u32>,
+}
+
+impl Range {
+    /// Both sides of a record within it.
+    fn split(self, at: u32) -> (Self, Self) {
+        (Self { upper: Some(at), ..self }, Self { lower: Some(at), ..self })
+    }
+}
+
+/// The range of the node below the last one of a path, in the direction of `target`.
+fn range_below(tree: &Tree, path: &[u32], target: &Target<'_>) -> Range {
+    let mut range = Range { lower: None, upper: None };
+    for inner in path.iter().rev().map(|handle| tree.inners.get(*handle)) {
+        let (order, nth) = (inner.order(), child_of(tree, inner, target));
+        if nth > 0 && range.lower.is_none() {
+            range.lower = Some(inner.separator(order, nth).position);
+        }
+        if nth < order.len() && range.upper.is_none() {
+            range.upper = Some(inner.separator(order, nth + 1).position);
+        }
+        if range.lower.is_some() && range.upper.is_some() {
+            break;
+        }
+    }
+    range
+}
+
+/// Entries of a node with the skip `from`, for a node of that range, with the skip that is best for it. Where heads are
+/// alike this reads the records: of the two ends, and if more is shared than was, all.
+fn reheaded<'a>(tree: &Tree, from: Skip, entries: &'a [Entry], range: Range) -> (Skip, Cow<'a, [Entry]>) {
+    if let (Some(lower), Some(upper)) = (range.lower, range.upper)
+        && are_alike(entries)
+    {
+        let skip = Skip::between(tree.target_at(lower).key, tree.target_at(upper).key);
+        if skip > from {
+            let reheaded = |entry: &Entry| entry_at(tree, skip, entry.position);
+            return (skip, entries.iter().map(reheaded).collect());
+        }
+    }
+    (from, Cow::Borrowed(entries))
+}
+
+/// The record at a position as an entry of a node with that skip.
+fn entry_at(tree: &Tree, skip: Skip, position: u32) -> Entry {
+    Entry { head: tree.target_at(position).head_in(skip), position }
 }
 
 /// The child of `inner` whose range holds `target`, as the writer sees it.
 #[inline]
 fn child_of(tree: &Tree, inner: &Inner, target: &Target<'_>) -> usize {
-    let (rank, found) = inner.rank(inner.order(), target.head, |other| tree.side(other, target));
+    let head = target.head_in(inner.skip());
+    let (rank, found) = inner.rank(inner.order(), head, |other| tree.side(other, target));
     rank + usize::from(found)
 }
 
-/// Steps 2 and 3 of a split, in this order, in the parent's child that holds `target`.
-fn publish(tree: &Tree, parent: &Inner, target: &Target<'_>, (low, separator, high): (u32, Entry, u32)) {
+/// Steps 2 and 3 of a split, in this order, in the parent's child that holds `target`. The separator comes with the
+/// skip that its head is of.
+fn publish(
+    tree: &Tree,
+    parent: &Inner,
+    target: &Target<'_>,
+    (low, (skip, separator), high): (u32, (Skip, Entry), u32),
+) {
     let nth = child_of(tree, parent, target);
+    let own = parent.skip();
+    let separator = if skip == own { separator } else { entry_at(tree, own, separator.position) };
     parent.insert(nth, separator, high);
     parent.replace(nth, low);
 }

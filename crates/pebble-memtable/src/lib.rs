@@ -8,6 +8,7 @@ mod cursor;
 mod dead;
 mod filter;
 mod finger;
+mod heads;
 mod memtable;
 mod node;
 mod ranges;

@@ -5,23 +5,28 @@
 //!   order u64:   nibble 15 … 2   1    0          slots 1..=len are filled, in that order of time;
 //!                slot of rank …  #2   #1  len     nibble r is the slot of the r-th smallest
 //!
-//!   leaf  192 B  ┌ order │ 15 head words ─────────────┐┌ (unused) │ 15 positions ─┐
-//!   inner 256 B  ┌ order │ 15 head words ─────────────┐┌ child 0  │ 15 children ──┐┌ (unused) │ 15 separators ┐
+//!   leaf  192 B  ┌ order │ 15 head words ─────────────┐┌ skip    │ 15 positions ─┐
+//!   inner 256 B  ┌ order │ 15 head words ─────────────┐┌ child 0 │ 15 children ──┐┌ skip │ 15 separators ┐
 //! ```
 //!
 //! An inner node has `len + 1` children. Child 0 has no separator; child `r` holds the keys from separator `r` on. A
 //! separator is the position of a record: its head decides nearly always, and the record itself when heads are equal.
 //!
-//! A head word is the complement of the key's head, so that a slot still zero reads as the largest head.
+//! A head word is the complement of the key's head, so that a slot still zero reads as the largest head. What of a key
+//! its head is, the node's *skip* says (`heads.rs`).
 //!
 //! Threading: one writer, any number of readers. A slot is written before the order that names it is stored with
 //! `Release`; a reader loads the order with `Acquire` and looks only at slots that it names. A slot never changes
-//! after that, except a child, which is replaced (see the crate's `tree` module).
+//! after that, except a child, which is replaced (see the crate's `tree` module). The skip is set before anybody else
+//! sees the node; it is std's atomic in the models too, for a schedule around it shows nothing.
 
 use std::cmp::Ordering as Compare;
+use std::ops::RangeInclusive;
+use std::sync::atomic::AtomicU32 as PlainU32;
 
 use pebble_format::prefetch::prefetch;
 
+use crate::heads::Skip;
 use crate::sync::{AtomicU32, AtomicU64, FAN, Ordering, warm};
 
 /// Which slots are filled, and how they sort.
@@ -87,7 +92,7 @@ fn smaller_heads(words: &[AtomicU64; FAN + 1], order: Order, head: u64) -> usize
 /// of a key is, and then by halves.
 #[inline]
 fn rank(
-    node: (&[AtomicU64; FAN + 1], &[AtomicU32; FAN + 1]),
+    node: (&[AtomicU64; FAN + 1], &[AtomicU32; FAN]),
     order: Order,
     head: u64,
     mut side: impl FnMut(u32) -> Compare,
@@ -102,7 +107,7 @@ fn rank(
     if !is_tied(low) {
         return (low, false);
     }
-    let mut ask = |rank: usize| side(refs[order.slot(rank + 1)].load(Ordering::Relaxed));
+    let mut ask = |rank: usize| side(refs[order.slot(rank + 1) - 1].load(Ordering::Relaxed));
     match ask(low) {
         Compare::Less => low += 1,
         found => return (low, found == Compare::Equal),
@@ -137,8 +142,9 @@ pub struct Entry {
 pub struct Leaf {
     /// The order, then the head words of slots 1 to [`FAN`].
     words: [AtomicU64; FAN + 1],
-    /// Positions; slot 0 is unused.
-    positions: [AtomicU32; FAN + 1],
+    skip: PlainU32,
+    /// Positions of slots 1 to [`FAN`].
+    positions: [AtomicU32; FAN],
 }
 
 impl Leaf {
@@ -146,6 +152,12 @@ impl Leaf {
     #[inline]
     pub fn order(&self) -> Order {
         Order(self.words[0].load(Ordering::Acquire))
+    }
+
+    /// What its heads are made of.
+    #[inline]
+    pub fn skip(&self) -> Skip {
+        Skip::of_word(self.skip.load(Ordering::Relaxed))
     }
 
     /// How many of the records that `order` names come before the searched key, and whether the next one is that key.
@@ -159,7 +171,7 @@ impl Leaf {
     /// Position of the record with `rank` others before it. The order must name it.
     #[inline]
     pub fn position(&self, order: Order, rank: usize) -> u32 {
-        self.positions[order.slot(rank + 1)].load(Ordering::Relaxed)
+        self.positions[order.slot(rank + 1) - 1].load(Ordering::Relaxed)
     }
 
     /// Asks for all of the leaf. A hint.
@@ -182,7 +194,7 @@ impl Leaf {
     pub fn insert(&self, rank: usize, entry: Entry) {
         let (order, slot) = self.order().with(rank);
         self.words[slot].store(word(entry.head), Ordering::Relaxed);
-        self.positions[slot].store(entry.position, Ordering::Relaxed);
+        self.positions[slot - 1].store(entry.position, Ordering::Relaxed);
         self.words[0].store(order.0, Ordering::Release);
     }
 
@@ -196,8 +208,9 @@ impl Leaf {
         })
     }
 
-    /// Fills a leaf that nobody else has seen.
-    pub fn fill(&self, entries: &[Entry]) {
+    /// Fills a leaf that nobody else has seen with entries whose heads are of that skip.
+    pub fn fill(&self, skip: Skip, entries: &[Entry]) {
+        self.skip.store(skip.word(), Ordering::Relaxed);
         for (rank, entry) in entries.iter().enumerate() {
             self.insert(rank, *entry);
         }
@@ -212,8 +225,9 @@ pub struct Inner {
     words: [AtomicU64; FAN + 1],
     /// Handles; slot 0 is child 0.
     children: [AtomicU32; FAN + 1],
-    /// Positions of the separators; slot 0 is unused.
-    separators: [AtomicU32; FAN + 1],
+    skip: PlainU32,
+    /// Positions of the separators in slots 1 to [`FAN`].
+    separators: [AtomicU32; FAN],
 }
 
 impl Inner {
@@ -221,6 +235,12 @@ impl Inner {
     #[inline]
     pub fn order(&self) -> Order {
         Order(self.words[0].load(Ordering::Acquire))
+    }
+
+    /// What its heads are made of.
+    #[inline]
+    pub fn skip(&self) -> Skip {
+        Skip::of_word(self.skip.load(Ordering::Relaxed))
     }
 
     /// How many of the separators that `order` names come before the searched key, and whether the next one is that
@@ -242,7 +262,7 @@ impl Inner {
     pub fn separator(&self, order: Order, nth: usize) -> Entry {
         let slot = order.slot(nth);
         let head = !self.words[slot].load(Ordering::Relaxed);
-        Entry { head, position: self.separators[slot].load(Ordering::Relaxed) }
+        Entry { head, position: self.separators[slot - 1].load(Ordering::Relaxed) }
     }
 
     /// Makes `child` the only child of a node that nobody else has seen.
@@ -254,7 +274,7 @@ impl Inner {
     pub fn insert(&self, nth: usize, separator: Entry, child: u32) {
         let (order, slot) = self.order().with(nth);
         self.words[slot].store(word(separator.head), Ordering::Relaxed);
-        self.separators[slot].store(separator.position, Ordering::Relaxed);
+        self.separators[slot - 1].store(separator.position, Ordering::Relaxed);
         self.children[slot].store(child, Ordering::Relaxed);
         self.words[0].store(order.0, Ordering::Release);
     }
@@ -264,13 +284,20 @@ impl Inner {
         self.children[self.order().slot(nth)].store(child, Ordering::Release);
     }
 
-    /// Fills a node that nobody else has seen with the children `first..=last` of a full one, and what is between
-    /// them.
-    pub fn fill(&self, from: &Inner, first: usize, last: usize) {
+    /// The separators before the children `nths` of a full node. Writer only.
+    pub fn separators(&self, nths: RangeInclusive<usize>) -> impl Iterator<Item = Entry> {
+        let order = self.order();
+        nths.map(move |nth| self.separator(order, nth))
+    }
+
+    /// Fills a node that nobody else has seen with the children of a full one from `first` on, and `separators`, whose
+    /// heads are of that skip, between them.
+    pub fn fill(&self, from: &Inner, first: usize, skip: Skip, separators: &[Entry]) {
+        self.skip.store(skip.word(), Ordering::Relaxed);
         let order = from.order();
         self.begin(from.child(order, first));
-        for nth in first + 1..=last {
-            self.insert(nth - first - 1, from.separator(order, nth), from.child(order, nth));
+        for (nth, separator) in separators.iter().enumerate() {
+            self.insert(nth, *separator, from.child(order, first + nth + 1));
         }
     }
 }
@@ -305,7 +332,7 @@ mod tests {
     #[test]
     fn a_slot_that_the_order_does_not_name_is_not_counted() {
         let leaf = Leaf::default();
-        leaf.fill(&[20, 40].map(|head| Entry { head, position: 0 }));
+        leaf.fill(Skip::NONE, &[20, 40].map(|head| Entry { head, position: 0 }));
         let before = leaf.order();
         leaf.insert(0, Entry { head: 10, position: 0 });
         leaf.insert(2, Entry { head: 30, position: 0 });
@@ -318,8 +345,8 @@ mod tests {
     fn equal_heads_are_told_apart_by_their_records() {
         let leaf = Leaf::default();
         let heads = [0, 7, 7, 7, 7, 7, u64::MAX];
-        leaf.fill(&heads.map(|head| Entry { head, position: 0 }));
-        for (rank, slot) in leaf.positions.iter().skip(1).enumerate() {
+        leaf.fill(Skip::NONE, &heads.map(|head| Entry { head, position: 0 }));
+        for (rank, slot) in leaf.positions.iter().enumerate() {
             slot.store(u32::try_from(rank).unwrap() * 2, Ordering::Relaxed);
         }
         let order = leaf.order();

@@ -64,7 +64,8 @@ use std::cmp::Ordering as Compare;
 use pebble_format::{HeadPrefix, InternalKey};
 
 use crate::arena::Arena;
-use crate::node::{Entry, Inner, Leaf, Order};
+use crate::heads::Skip;
+use crate::node::{Inner, Leaf, Order};
 use crate::sync::{AtomicU64, Ordering};
 use crate::windows::Windows;
 
@@ -92,11 +93,19 @@ impl Root {
     }
 }
 
-/// A key that is searched, with its head.
+/// A key that is searched, with its head by the memtable's prefix.
 #[derive(Clone, Copy)]
 pub struct Target<'a> {
     pub(crate) head: u64,
     pub(crate) key: InternalKey<'a>,
+}
+
+impl Target<'_> {
+    /// Its head in a node with that skip whose range it lies in, or is the upper end of.
+    #[inline]
+    pub fn head_in(&self, skip: Skip) -> u64 {
+        skip.head(self.head, &self.key)
+    }
 }
 
 /// A child of an inner node, as one state of that node had it.
@@ -114,8 +123,8 @@ pub struct Spot {
     pub(crate) order: Order,
     /// The leaf's place in its parent; `None` when the leaf is the root.
     pub(crate) branch: Option<Branch>,
-    /// The first record behind the leaf's range; `None` at the right end.
-    pub(crate) fence: Option<Entry>,
+    /// The position of the first record behind the leaf's range; `None` at the right end.
+    pub(crate) fence: Option<u32>,
 }
 
 impl Tree {
@@ -123,6 +132,12 @@ impl Tree {
     #[inline]
     pub fn target<'a>(&self, key: InternalKey<'a>) -> Target<'a> {
         Target { head: self.prefix.head(key.keyspace, key.user_key), key }
+    }
+
+    /// The record at a position as a key that is searched.
+    #[inline]
+    pub fn target_at(&self, position: u32) -> Target<'_> {
+        self.target(self.windows.record(position).internal_key())
     }
 
     /// How the record at a position compares with the searched key.
@@ -147,7 +162,7 @@ impl Tree {
             let inner = self.inners.get(handle);
             let (order, nth, child) = settled_child(inner, &choose);
             if nth < order.len() {
-                fence = Some(inner.separator(order, nth + 1));
+                fence = Some(inner.separator(order, nth + 1).position);
             }
             branch = Some(Branch { inner: handle, order, nth });
             handle = child;
@@ -159,7 +174,8 @@ impl Tree {
     #[inline]
     pub fn leaf_of(&self, target: &Target<'_>) -> Spot {
         self.descend(|inner, order| {
-            let (rank, found) = inner.rank(order, target.head, |position| self.side(position, target));
+            let head = target.head_in(inner.skip());
+            let (rank, found) = inner.rank(order, head, |position| self.side(position, target));
             rank + usize::from(found)
         })
     }
@@ -168,7 +184,10 @@ impl Tree {
     /// there.
     #[inline]
     pub fn leaf_before(&self, target: &Target<'_>) -> Spot {
-        self.descend(|inner, order| inner.rank(order, target.head, |position| self.side(position, target)).0)
+        self.descend(|inner, order| {
+            let head = target.head_in(inner.skip());
+            inner.rank(order, head, |position| self.side(position, target)).0
+        })
     }
 
     /// The leftmost leaf.
@@ -181,23 +200,34 @@ impl Tree {
         self.descend(|_, order| order.len())
     }
 
-    /// How many records of the leaf, as the spot's order has it, come before `target`.
+    /// How many records of the leaf, as the spot's order has it, come before `target`, which lies in the leaf's range
+    /// or is its upper end.
     #[inline]
     pub fn rank(&self, leaf: u32, order: Order, target: &Target<'_>) -> usize {
-        self.leaves.get(leaf).rank(order, target.head, |position| self.side(position, target)).0
+        let leaf = self.leaves.get(leaf);
+        leaf.rank(order, target.head_in(leaf.skip()), |position| self.side(position, target)).0
     }
 
-    /// Position of the first record at or after `target`, if it may be of the same user key: equal keys have equal
-    /// heads, so one with another head need not be read. Cost: one descent.
+    /// As [`Tree::rank`], for a `target` that may also lie before the leaf's range: then it does not share what its
+    /// heads skip. The first record, where the range begins, tells.
+    pub fn rank_from(&self, leaf: u32, order: Order, target: &Target<'_>) -> usize {
+        let first = self.leaves.get(leaf).position(order, 0);
+        if self.side(first, target) == Compare::Less { self.rank(leaf, order, target) } else { 0 }
+    }
+
+    /// Position of the first record at or after `target`, if it may be of the same user key: in a leaf equal keys have
+    /// equal heads, so one with another head need not be read. Cost: one descent.
     #[inline]
     pub fn candidate(&self, target: &Target<'_>) -> Option<u32> {
         let spot = self.leaf_of(target);
-        let rank = self.rank(spot.leaf, spot.order, target);
-        let found = match rank < spot.order.len() {
-            true => Some(self.leaves.get(spot.leaf).entry(spot.order, rank)),
-            false => spot.fence,
-        };
-        found.filter(|found| found.head == target.head).map(|found| found.position)
+        let leaf = self.leaves.get(spot.leaf);
+        let head = target.head_in(leaf.skip());
+        let (rank, _) = leaf.rank(spot.order, head, |position| self.side(position, target));
+        if rank == spot.order.len() {
+            return spot.fence;
+        }
+        let found = leaf.entry(spot.order, rank);
+        (found.head == head).then_some(found.position)
     }
 
     /// Asks for the leaf whose range holds `target`. A hint.

@@ -100,6 +100,13 @@ impl MemtableWriter {
         Ok(())
     }
 
+    /// Whether so many records had to be read to place others that [`MemtableWriter::relearned`] is worth a call. Cost:
+    /// two loads.
+    #[inline]
+    pub fn reads_much(&self) -> bool {
+        self.finger.reads >= READS_MIN && self.finger.reads >= self.shared.len()
+    }
+
     /// The same records under heads that tell them apart, where those of this memtable do not: the writer of a
     /// successor that is to take its place, for what is inserted and for new readers. Those who read the old one find
     /// all that it held.
@@ -108,17 +115,14 @@ impl MemtableWriter {
     /// is inserted. `None` while few were read, and where another prefix would not help or comes too late to pay. Dead
     /// ranges are not taken along.
     ///
-    /// Cost: two loads while few were read; then an insert in ascending order for each record, at most 32,768.
+    /// Cost: an insert in ascending order for each record, at most 32,768.
     ///
     /// Errors: as [`MemtableWriter::insert`], after which this one is as it was.
-    #[inline]
-    pub fn relearned(&mut self) -> Result<Option<Self>> {
-        let reads_max = self.shared.len().max(READS_MIN);
-        if self.finger.reads < reads_max { Ok(None) } else { self.relearn() }
-    }
-
     #[cold]
-    fn relearn(&mut self) -> Result<Option<Self>> {
+    pub fn relearned(&mut self) -> Result<Option<Self>> {
+        if !self.reads_much() {
+            return Ok(None);
+        }
         self.finger.reads = 0;
         let len = self.shared.len();
         // What comes will differ where the few that are there do not: a counter grows by digits.
@@ -142,7 +146,7 @@ impl MemtableWriter {
 }
 
 /// Makes the record at `position` one that readers find.
-#[inline]
+#[inline(always)]
 fn index(shared: &Memtable, finger: &mut Finger, record: RecordRef<'_>, position: u32) -> Result<()> {
     let (tree, filter) = (&shared.tree, &shared.filter);
     let hash = if filter.is_there() { key_hash(record.keyspace(), record.key()) } else { 0 };
@@ -156,4 +160,30 @@ fn index(shared: &Memtable, finger: &mut Finger, record: RecordRef<'_>, position
     }
     shared.totals.add(&record);
     Ok(())
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use pebble_format::{KeyspaceId, Kind, Trailer, record};
+
+    use super::*;
+
+    #[test]
+    fn records_are_seldom_read_to_place_another() {
+        const TENANTS: u64 = 100;
+        let mut writer = MemtableWriter::new(HeadPrefix::none(), 0);
+        let mut appender = AppendRegion::heap(8 << 20);
+        assert!(writer.attach(appender.region()).unwrap());
+        for n in 0..50_000_u64 {
+            let number = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let name = format!("some tenant has the number {:04}", n % TENANTS);
+            let key = [name.as_bytes(), &number.to_be_bytes()].concat();
+            let (at, trailer) = (appender.filled(), Trailer::new(Seqno(n + 1), Kind::Put));
+            let len = record::encode(appender.spare(), KeyspaceId(n as u16 % 3), &key, trailer, b"").unwrap();
+            appender.fill(len);
+            writer.insert(at).unwrap();
+        }
+        let reads = writer.finger.reads;
+        assert!(reads < 25_000, "{reads} records read for 50000 inserts");
+    }
 }

@@ -20,20 +20,30 @@ struct Log {
 }
 
 impl Log {
-    fn put(&mut self, key: u8, seqno: u64) {
+    fn put(&mut self, key: &[u8], seqno: u64) {
         let (at, trailer) = (self.appender.filled(), Trailer::new(Seqno(seqno), Kind::Put));
-        let len = record::encode(self.appender.spare(), KeyspaceId(0), &[key], trailer, b"").unwrap();
+        let len = record::encode(self.appender.spare(), KeyspaceId(0), key, trailer, b"").unwrap();
         self.appender.fill(len);
         self.writer.insert(at).unwrap();
     }
 }
 
-fn lookup(key: &u8, seqno: u64) -> InternalKey<'_> {
-    InternalKey::lookup(KeyspaceId(0), std::slice::from_ref(key), Seqno(seqno))
+fn lookup(key: &[u8], seqno: u64) -> InternalKey<'_> {
+    InternalKey::lookup(KeyspaceId(0), key, Seqno(seqno))
 }
 
 /// Inserts `before`, then `during` beside a reader that is given the memtable, all keys and the published seqno.
-fn model(before: &'static [u8], during: &'static [u8], read: fn(&Arc<Memtable>, &[u8])) {
+fn model(before: &'static [u8], during: &'static [u8], read: fn(&Arc<Memtable>, &[Vec<u8>])) {
+    model_behind(b"", before, during, read);
+}
+
+/// The same with keys behind a prefix, which nodes learn to skip if it is long.
+fn model_behind(
+    prefix: &'static [u8],
+    before: &'static [u8],
+    during: &'static [u8],
+    read: fn(&Arc<Memtable>, &[Vec<u8>]),
+) {
     let mut builder = loom::model::Builder::new();
     let bound = std::env::var("PEBBLE_LOOM_BOUND").ok().and_then(|bound| bound.parse().ok());
     builder.preemption_bound = Some(bound.unwrap_or(3));
@@ -43,41 +53,42 @@ fn model(before: &'static [u8], during: &'static [u8], read: fn(&Arc<Memtable>, 
         let appender = AppendRegion::heap(1 << 10);
         assert!(writer.attach(appender.region()).unwrap());
         let mut log = Log { writer, appender };
-        let keys: Vec<u8> = before.iter().chain(during).copied().collect();
-        for (index, key) in before.iter().enumerate() {
-            log.put(*key, index as u64 + 1);
+        let keys: Vec<_> = before.iter().chain(during).map(|key| [prefix, &[*key]].concat()).collect();
+        for (index, key) in keys[..before.len()].iter().enumerate() {
+            log.put(key, index as u64 + 1);
         }
         let published = loom::sync::Arc::new(AtomicU64::new(before.len() as u64));
         let reader = {
             let (memtable, published) = (Arc::clone(&memtable), loom::sync::Arc::clone(&published));
+            let keys = keys.clone();
             loom::thread::spawn(move || {
                 let visible = usize::try_from(published.load(Ordering::Acquire)).unwrap();
                 read(&memtable, &keys[..visible]);
             })
         };
-        for (index, key) in during.iter().enumerate() {
-            let seqno = (before.len() + index) as u64 + 1;
-            log.put(*key, seqno);
+        for (index, key) in keys.iter().enumerate().skip(before.len()) {
+            let seqno = index as u64 + 1;
+            log.put(key, seqno);
             published.store(seqno, Ordering::Release);
         }
         reader.join().unwrap();
     });
 }
 
-fn get_each(memtable: &Arc<Memtable>, visible: &[u8]) {
+fn get_each(memtable: &Arc<Memtable>, visible: &[Vec<u8>]) {
     for (index, key) in visible.iter().enumerate() {
         let seqno = index as u64 + 1;
         assert_eq!(memtable.get(lookup(key, seqno)).map(|record| record.seqno().0), Some(seqno));
     }
 }
 
-fn get_last(memtable: &Arc<Memtable>, visible: &[u8]) {
+fn get_last(memtable: &Arc<Memtable>, visible: &[Vec<u8>]) {
     let seqno = visible.len() as u64;
     let found = visible.last().and_then(|key| memtable.get(lookup(key, seqno)));
     assert_eq!(found.map(|record| record.seqno().0), Some(seqno));
 }
 
-fn walk(memtable: &Arc<Memtable>, visible: &[u8], forward: bool) {
+fn walk(memtable: &Arc<Memtable>, visible: &[Vec<u8>], forward: bool) {
     let (mut cursor, mut seen) = (memtable.cursor(), Vec::new());
     if forward {
         cursor.first().unwrap()
@@ -97,15 +108,15 @@ fn walk(memtable: &Arc<Memtable>, visible: &[u8], forward: bool) {
     }
 }
 
-fn scan_forward(memtable: &Arc<Memtable>, visible: &[u8]) {
+fn scan_forward(memtable: &Arc<Memtable>, visible: &[Vec<u8>]) {
     walk(memtable, visible, true);
 }
 
-fn scan_backward(memtable: &Arc<Memtable>, visible: &[u8]) {
+fn scan_backward(memtable: &Arc<Memtable>, visible: &[Vec<u8>]) {
     walk(memtable, visible, false);
 }
 
-fn seek_before_last(memtable: &Arc<Memtable>, visible: &[u8]) {
+fn seek_before_last(memtable: &Arc<Memtable>, visible: &[Vec<u8>]) {
     let Some(key) = visible.last() else { return };
     let seqno = visible.len() as u64;
     let mut cursor = memtable.cursor();
@@ -131,6 +142,20 @@ fn gets_beside_a_split_of_the_root_leaf() {
 #[test]
 fn gets_beside_a_split_of_the_root() {
     model(ROOT.0, ROOT.1, get_last);
+}
+
+/// Keys that only what follows the heads of the first leaf tells apart.
+const LONG: &[u8] = b"eight bytes and more/";
+
+#[test]
+fn gets_beside_a_split_that_skips_a_prefix() {
+    model_behind(LONG, LEAF.0, LEAF.1, get_last);
+}
+
+#[test]
+fn scans_beside_a_split_that_skips_a_prefix() {
+    model_behind(LONG, LEAF.0, &LEAF.1[..2], scan_forward);
+    model_behind(LONG, LEAF.0, &LEAF.1[..2], scan_backward);
 }
 
 #[test]

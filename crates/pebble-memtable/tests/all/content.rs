@@ -70,6 +70,20 @@ fn keys_that_differ_behind_their_heads() {
 }
 
 #[test]
+fn keys_of_many_tenants() {
+    let mut random = Seeded(5);
+    let keys = (0..MANY / 3).map(|_| {
+        let tenant = random.below(200);
+        format!("tenants/{:040}/{:08x}", tenant * tenant, random.next() as u32).into_bytes()
+    });
+    let per_record = check(HeadPrefix::none(), keys);
+    assert!(per_record <= 55, "{per_record} bytes of index for a record");
+    // Each tenant's in order, one after another.
+    let keys = (0..MANY / 3).map(|n| format!("tenants/{:040}/{:08}", n % 200, n / 200).into_bytes());
+    check(HeadPrefix::none(), keys);
+}
+
+#[test]
 fn every_version_of_a_hot_key_is_found() {
     let (mut log, memtable) = Log::new(HeadPrefix::none(), 1 << 20);
     for version in 1..=3_000_u64 {

@@ -17,6 +17,8 @@ fn user_key() -> impl Strategy<Value = Vec<u8>> {
         2 => prop::collection::vec(0_u8..3, 0..4),
         2 => prop::collection::vec(prop::sample::select(vec![0_u8, 1, 255]), 0..3)
             .prop_map(|tail| [&b"a prefix of many keys/"[..], &tail].concat()),
+        2 => (prop::sample::select(vec!["", "/", "0", "1"]), prop::collection::vec(any::<u8>(), 0..3))
+            .prop_map(|(which, tail)| [b"a prefix of few keys", which.as_bytes(), &tail].concat()),
         1 => any::<u16>().prop_map(|n| n.to_be_bytes().to_vec()),
         1 => Just(vec![255; 12]),
     ]

@@ -12,8 +12,13 @@ use crate::log::{Log, Seeded, key};
 
 const RECORDS: u64 = 60_000;
 
-/// The key with this sequence number: a permutation of the numbers, or neighbours, or a few keys with many versions.
+/// The key with this sequence number: a permutation of the numbers, or neighbours, or a few keys with many versions, or
+/// a permutation behind the prefixes of some tenants, or neighbours there.
 fn nth(shape: u64, seqno: u64) -> Vec<u8> {
+    if shape > 3 {
+        let name = format!("the tenant with the number {:02}/", seqno % 23 * (seqno % 23));
+        return [name.as_bytes(), &nth(shape - 4, seqno)].concat();
+    }
     let number = match shape {
         0 => seqno.wrapping_mul(0x9e37_79b9_7f4a_7c15),
         1 => seqno,
@@ -76,7 +81,7 @@ fn read(memtable: &Arc<Memtable>, published: &AtomicU64, shape: u64, seed: u64) 
 
 #[test]
 fn every_published_record_is_found() {
-    for shape in 0..4 {
+    for shape in 0..6 {
         let (mut log, memtable) = Log::new(HeadPrefix::none(), 1 << 18);
         let published = AtomicU64::new(0);
         thread::scope(|scope| {
