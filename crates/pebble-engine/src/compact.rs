@@ -219,9 +219,7 @@ impl Core {
         let cut_at = cuts_for(&tree.version, &running.plan, if to == LAST_LEVEL { 0 } else { cut_len_min });
         let begun = self.clock.now();
         let snapshots = self.snapshots.list();
-        // What is merged while nobody writes is merged for readers.
-        let at_rest = matches!(running.plan, Plan::Merge { reason: Reason::Idle, .. });
-        let cached = at_rest || heat::are_read(runs.iter().flat_map(|run| run.iter()));
+        let cached = heat::are_read(runs.iter().flat_map(|run| run.iter()));
         let rules = RunRules {
             snapshots: &snapshots,
             range_deletes: &range_deletes,
