@@ -217,7 +217,7 @@ impl Core {
         // Where the borders of the last level are, so that later merges find them again.
         let cut_len_min = self.options.cut_len_min(to);
         let cut_at = cuts_for(&tree.version, &running.plan, if to == LAST_LEVEL { 0 } else { cut_len_min });
-        let begun = self.clock.now();
+        let (begun, progress) = (self.clock.now(), self.merge_progress());
         let snapshots = self.snapshots.list();
         let cached = heat::are_read(runs.iter().flat_map(|run| run.iter()));
         let rules = RunRules {
@@ -228,6 +228,7 @@ impl Core {
             cut_at: &cut_at,
             cut_len_min,
             stop: &|| self.must_yield(stop),
+            wrote: &|bytes| progress.wrote(bytes),
             cached,
         };
         let is_large = read >= self.options.table_len.saturating_mul(PART_TABLES_MIN);

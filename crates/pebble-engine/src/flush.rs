@@ -74,6 +74,7 @@ impl Core {
             cut_at: &cuts(&tree.version, log_bytes, cut_len_min),
             cut_len_min,
             stop: &|| false,
+            wrote: &|_| (),
             cached: heat::is_read(&tree),
         };
         let (written, outputs) = self.write_run(&mut memtable.cursor(), &rules, (None, None))?;

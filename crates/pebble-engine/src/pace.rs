@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!   sealed memtables waiting ─┐                              a byte written costs its writer so much time;
-//!                             ├─► picoseconds a byte ─► owed ─► slept off half a millisecond at a time,
-//!   bytes beyond the shape ───┘                              on one timeline for all writers
+//!                             ├─► picoseconds a byte ─► owed ─► slept off fifty microseconds at a time,
+//!   bytes beyond the shape, ──┘                              on one timeline for all writers
+//!   less what running merges did
 //! ```
 //!
 //! The cost grows from nothing, and is about that of the flush (or of the merges) itself where the limit is reached:
@@ -12,8 +13,11 @@
 //!
 //! After bLSM's "spring and gear" (Sears and Ramakrishnan, SIGMOD 2012), in time instead of progress.
 //!
-//! Threading: the cost is set after each seal, flush and merge, read by each commit; what is owed lies under the
-//! commit lock.
+//! A merge of gigabytes changes the tree all at once, when it ends. What it has done counts before that, table by
+//! table; else writers would be slowed more and more until then, and not at all right after.
+//!
+//! Threading: the cost is set after each seal, flush, merge and table of a merge, read by each commit; what is owed
+//! lies under the commit lock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,16 +27,21 @@ use crate::core::Core;
 use crate::options::{Executor, SEALED_MAX};
 use crate::stats::StallReason;
 
-/// What is owed before it is slept off: shorter sleeps are not kept to by a kernel.
-const SLEEP_MIN: Duration = Duration::from_micros(500);
+/// What is owed before it is slept off. A kernel makes some 60 µs more of it, which count for what is owed next.
+const SLEEP_MIN: Duration = Duration::from_micros(50);
+
+/// Time that has passed since everything was paid counts for what is owed next, up to this: a sleep that was too long,
+/// never a pause of the writer.
+const CREDIT_MAX: Duration = Duration::from_micros(250);
 
 /// What a flush and a merge cost before one was measured, in picoseconds a byte.
 const COST_AT_FIRST: u64 = 2_500;
 
 /// How large the debt of merges is, in percent of the tree, when a byte costs what its merges will cost. A tree has
 /// none before merges begin; at this debt, lazy leveling has let the bytes above the last level grow to about what it
-/// allows. 20 GB of overwrites over 2 GB then take 1.84 times their live bytes at the worst moment.
-const FULL_COST_AT: u64 = 50;
+/// allows. 20 GB of overwrites over 2 GB then take 1.84 times their live bytes at the worst moment. Much less makes
+/// writers wait for what a merge will do by itself, much more makes merges large and the pace uneven.
+const FULL_COST_AT: u64 = 30;
 
 /// Full memtables that a tree counts for at least: one flush more or less is no debt worth slowing for.
 const TREE_MEMTABLES_MIN: u64 = 16;
@@ -45,8 +54,34 @@ pub(crate) struct Pace {
     /// What a byte cost to flush, and to merge, of late.
     flush_cost: AtomicU64,
     merge_cost: AtomicU64,
-    /// Bytes by which the tree is beyond its shape.
+    /// Bytes by which the tree is beyond its shape, reads and writes of the merges that are due.
     debt: AtomicU64,
+    /// Of these, bytes that running merges have read and written.
+    done: AtomicU64,
+    /// Bytes of the tree that the debt is measured by.
+    tree: AtomicU64,
+}
+
+/// What one running merge has done of the debt; when it ends the tree tells instead. Shared by the merge's parts.
+pub(crate) struct MergeProgress<'a> {
+    pace: &'a Pace,
+    last_percent: u32,
+    done: AtomicU64,
+}
+
+impl MergeProgress<'_> {
+    /// A table of so many bytes was written, of about as many that were read.
+    pub(crate) fn wrote(&self, bytes: u64) {
+        self.done.fetch_add(2 * bytes, Ordering::Relaxed);
+        self.pace.done.fetch_add(2 * bytes, Ordering::Relaxed);
+        self.pace.charge_debt(self.last_percent);
+    }
+}
+
+impl Drop for MergeProgress<'_> {
+    fn drop(&mut self) {
+        self.pace.done.fetch_sub(self.done.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
 }
 
 /// What writers owe; under the commit lock.
@@ -65,12 +100,24 @@ impl Pace {
             flush_cost: AtomicU64::new(COST_AT_FIRST),
             merge_cost: AtomicU64::new(COST_AT_FIRST),
             debt: AtomicU64::new(0),
+            done: AtomicU64::new(0),
+            tree: AtomicU64::new(0),
         }
     }
 
-    /// Bytes by which the tree is beyond its shape.
+    /// Bytes by which the tree is beyond its shape, without what running merges have done of it.
     pub(crate) fn debt(&self) -> u64 {
-        self.debt.load(Ordering::Relaxed)
+        self.debt.load(Ordering::Relaxed).saturating_sub(self.done.load(Ordering::Relaxed))
+    }
+
+    /// Sets what writing costs by the debt as it is now.
+    fn charge_debt(&self, last_percent: u32) {
+        let percent = part(self.debt(), 100, self.tree.load(Ordering::Relaxed));
+        // Each byte that goes down takes its share of the last level along.
+        let last_percent = u64::from(last_percent).max(1);
+        let of_lately = self.merge_cost.load(Ordering::Relaxed);
+        let merge_cost = part(of_lately, last_percent.saturating_add(100), last_percent);
+        self.merge.store(part(merge_cost, percent, FULL_COST_AT), Ordering::Relaxed);
     }
 
     /// What costs writers most now, if anything does.
@@ -133,12 +180,17 @@ impl Core {
         let pressure = pebble_compaction::pressure(&version, &self.options.policy());
         self.pace.debt.store(pressure.debt_bytes, Ordering::Relaxed);
         let tree = version.len_bytes().saturating_add(self.memtable_len.log as u64 * TREE_MEMTABLES_MIN);
-        let percent = part(pressure.debt_bytes, 100, tree);
-        // Each byte that goes down takes its share of the last level along.
-        let last_percent = u64::from(self.options.shape.last_percent).max(1);
-        let of_lately = self.pace.merge_cost.load(Ordering::Relaxed);
-        let merge_cost = part(of_lately, last_percent.saturating_add(100), last_percent);
-        self.pace.merge.store(part(merge_cost, percent, FULL_COST_AT), Ordering::Relaxed);
+        self.pace.tree.store(tree, Ordering::Relaxed);
+        self.pace.charge_debt(self.options.shape.last_percent);
+    }
+
+    /// Counts what a merge that begins now does of the debt.
+    pub(crate) fn merge_progress(&self) -> MergeProgress<'_> {
+        MergeProgress {
+            pace: &self.pace,
+            last_percent: self.options.shape.last_percent,
+            done: AtomicU64::new(0),
+        }
     }
 
     /// Charges a write of so many bytes, under the commit lock. What is to be slept off once the lock is free.
@@ -155,7 +207,7 @@ impl Core {
         }
         owed.picos = 0;
         let now = self.clock.now();
-        owed.free_at = owed.free_at.max(now) + Duration::from_nanos(nanos);
+        owed.free_at = owed.free_at.max(now.saturating_sub(CREDIT_MAX)) + Duration::from_nanos(nanos);
         Some(owed.free_at)
     }
 
@@ -173,5 +225,32 @@ impl Core {
     /// Why a write would be held up now, if it would.
     pub(crate) fn would_stall(&self, owed: &Owed) -> Option<StallReason> {
         (owed.free_at > self.clock.now()).then(|| self.pace.reason().unwrap_or(StallReason::Merge))
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_running_merges_have_done_counts_until_they_end() {
+        let pace = Pace::new();
+        pace.debt.store(1_000, Ordering::Relaxed);
+        pace.tree.store(10_000, Ordering::Relaxed);
+        pace.charge_debt(50);
+        let full = pace.cost();
+        assert!(full > 0 && pace.debt() == 1_000);
+        let merge = || MergeProgress { pace: &pace, last_percent: 50, done: AtomicU64::new(0) };
+        let (one, other) = (merge(), merge());
+        one.wrote(100);
+        other.wrote(150);
+        assert_eq!((pace.debt(), pace.cost()), (500, full / 2));
+        // More than was due: a merge may take tables that no rule asked for.
+        other.wrote(10_000);
+        assert_eq!((pace.debt(), pace.cost()), (0, 0));
+        drop(other);
+        assert_eq!(pace.debt(), 800);
+        drop(one);
+        assert_eq!(pace.debt(), 1_000);
     }
 }

@@ -298,6 +298,7 @@ impl Builder<'_> {
             cut_at: &[],
             cut_len_min: 0,
             stop: &|| false,
+            wrote: &|_| (),
             cached: true,
         };
         let written = self.tables.write_run(&mut input, outputs, &rules, (None, next))?;

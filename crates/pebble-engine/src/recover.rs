@@ -108,6 +108,7 @@ pub(crate) fn flush_replayed(
             cut_at: &[],
             cut_len_min: 0,
             stop: &|| false,
+            wrote: &|_| (),
             // Nobody reads yet.
             cached: false,
         };

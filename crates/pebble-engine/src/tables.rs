@@ -131,7 +131,7 @@ impl Tables {
             cut_len_min: rules.cut_len_min,
             stop: rules.stop,
         };
-        Ok(run(input, outputs, &job)?.tables)
+        Ok(run(input, &mut Told { outputs, wrote: rules.wrote }, &job)?.tables)
     }
 
     /// The tree of `version`: tables that `old` has open are taken over, the others opened.
@@ -168,6 +168,8 @@ pub(crate) struct RunRules<'a> {
     pub(crate) cut_len_min: u64,
     /// Asked now and then whether to give up.
     pub(crate) stop: &'a (dyn Fn() -> bool + Sync),
+    /// Told the bytes of each table that was written.
+    pub(crate) wrote: &'a (dyn Fn(u64) + Sync),
     /// See [`NewTables::new`].
     pub(crate) cached: bool,
 }
@@ -253,6 +255,30 @@ impl Outputs for NewTables<'_> {
 
     fn settle(&mut self) -> pebble_format::Result<()> {
         self.settle_but(0)
+    }
+}
+
+/// Outputs whose tables are told of when they are written.
+struct Told<'a, 'o> {
+    outputs: &'a mut NewTables<'o>,
+    wrote: &'a (dyn Fn(u64) + Sync),
+}
+
+impl Outputs for Told<'_, '_> {
+    type Writer = FileSink;
+
+    fn create(&mut self) -> pebble_format::Result<(u64, FileSink)> {
+        self.outputs.create()
+    }
+
+    fn finish(&mut self, writer: FileSink, info: &TableInfo) -> pebble_format::Result<()> {
+        self.outputs.finish(writer, info)?;
+        (self.wrote)(info.len);
+        Ok(())
+    }
+
+    fn settle(&mut self) -> pebble_format::Result<()> {
+        self.outputs.settle()
     }
 }
 
