@@ -2,7 +2,7 @@
 
 use pebble_db::{Db, LogIo, Snapshot};
 
-use super::{Change, KEYS, Scripted, Write, lock};
+use super::scripted::{COUNTER, Change, KEYS, Scripted, Write, lock};
 use crate::support::{bytes, kind, mix};
 
 pub fn key(n: u64) -> Vec<u8> {
@@ -295,7 +295,7 @@ pub const SCRIPTS: [(&str, Script); 22] = [
         }
         let before = lock(&run.shared).0.states.last().unwrap()["default"].clone();
         let mut iter = run.db().iter().unwrap();
-        let value = run.db().get(super::COUNTER).unwrap().unwrap();
+        let value = run.db().get(COUNTER).unwrap().unwrap();
         for round in 0..5 {
             run.commit(round == 3, |n| vec![put("default", n, 1900), delete("default", n + 1)]);
             run.flush();

@@ -6,8 +6,10 @@
 //!                                    shorter sequence, which has its own turn
 //! ```
 
+use super::scripted::{Scripted, lock};
 use super::scripts::{delete, everywhere, put};
-use super::{Depth, Scripted, Tally, lock};
+use super::tally::Tally;
+use super::visit::Depth;
 use crate::support::{Config, env_number};
 use pebble_db::LogIo;
 
