@@ -60,6 +60,8 @@ pub(crate) struct Core {
     pub(crate) pace: Pace,
 
     pub(crate) tables: Tables,
+    /// See [`Core::share_memory`].
+    pub(crate) sharing: Mutex<()>,
     pub(crate) keyspaces: Keyspaces,
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) status: Status,
@@ -86,6 +88,8 @@ impl Core {
     /// Gives the block cache what is left of the memory budget: by sealed memtables as large as they are, by the active
     /// one as large as it may become, and by tables. To be called when any of them came or went.
     pub(crate) fn share_memory(&self) {
+        // What one sees last must be what the cache is left with.
+        let _one_at_a_time = lock(&self.sharing);
         let state = self.state.load();
         let heap_log = if self.options.log_io == LogIo::Write { self.memtable_len.log } else { 0 };
         let sealed = state.sealed.iter().map(|sealed| sealed.memtable.memory());
@@ -93,7 +97,8 @@ impl Core {
         let tables: usize =
             state.tree.runs.iter().flat_map(|run| run.iter()).map(|table| table.memory()).sum();
         let left = self.options.memory_budget.saturating_sub((memtables + tables) as u64);
-        self.tables.cache_up_to(left.max(self.options.cache_len_min()));
+        let (min, max) = self.options.cache_len();
+        self.tables.cache_up_to(left.clamp(min, max));
     }
 
     pub(crate) fn stats(&self) -> Stats {

@@ -187,6 +187,7 @@ fn assemble(parts: Parts) -> Core {
         wanted: WantedRanges::new(work.merge_bell()),
         pace: Pace::new(),
         tables,
+        sharing: Mutex::new(()),
         keyspaces: Keyspaces::new(names),
         snapshots: Arc::new(Snapshots::default()),
         status: Status::default(),

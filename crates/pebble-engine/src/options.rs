@@ -193,10 +193,15 @@ impl Options {
         Policy { crumb_bytes, ..self.shape }
     }
 
-    /// Bytes for decompressed and for read blocks at least: an eighth of the budget. It is more as long as memtables
-    /// and tables leave more of it.
-    pub(crate) fn cache_len_min(&self) -> u64 {
-        self.memory_budget / 8
+    /// Bytes for decompressed and for read blocks, at least and at most. Between the two it is what memtables and
+    /// tables leave of the budget. Where tables are read with positioned reads the most is a quarter: the kernel keeps
+    /// the same blocks as long as it has memory, and such a database is larger than memory.
+    pub(crate) fn cache_len(&self) -> (u64, u64) {
+        let most = match self.read_mode {
+            ReadMode::Map => self.memory_budget,
+            ReadMode::Pread => self.memory_budget / 4,
+        };
+        (self.memory_budget / 8, most)
     }
 }
 

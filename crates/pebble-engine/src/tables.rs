@@ -51,7 +51,7 @@ impl Tables {
             uuid,
             read_mode: options.read_mode,
             template: options.table_options(uuid),
-            cache: Arc::new(BlockCache::new(usize::try_from(options.cache_len_min()).unwrap_or(usize::MAX))),
+            cache: Arc::new(BlockCache::new(usize::try_from(options.cache_len().0).unwrap_or(usize::MAX))),
             transfers: Arc::default(),
             next_file: AtomicU64::new(next_file),
         }

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pebble_db::{Db, Error, Iter, Keyspace, LogIo, ReadMode, Snapshot, Value, WriteBatch, WriteOptions};
+use pebble_db::{Compression, Db, Error, Iter, Keyspace, LogIo, Snapshot, Value, WriteBatch, WriteOptions};
 use pebble_vfs::fault::{Fault, FaultKind, Op};
 use pebble_vfs::sim::CrashImage;
 use pebble_vfs::{FaultFs, Fs, SimFs};
@@ -39,20 +39,22 @@ fn handles_may_go_anywhere() {
 fn the_budget_is_shared_between_cache_and_memtables() {
     const BUDGET: u64 = 8 << 20;
     let root = tempfile::tempdir().unwrap();
-    let builder = Db::builder(root.path().join("db")).memory_budget(BUDGET).read_mode(ReadMode::Pread);
+    let builder = Db::builder(root.path().join("db")).memory_budget(BUDGET).compression(Compression::Lz4);
     let db = builder.open().unwrap();
+    // Compressed by half, so that a block is expanded into the cache.
+    let value = |n| [bytes(n, 500), vec![0; 500]].concat();
     let key = |n: u64| mix(n).to_be_bytes();
-    let put_all = || (0..10_000).for_each(|n| db.put(key(n), bytes(n, 1_000)).unwrap());
+    let put_all = || (0..10_000).for_each(|n| db.put(key(n), value(n)).unwrap());
     put_all();
     db.flush().unwrap();
     db.compact_range(..).unwrap();
-    (0..10_000).for_each(|n| assert_eq!(db.get(key(n)).unwrap().unwrap(), bytes(n, 1_000)[..]));
+    (0..10_000).for_each(|n| assert_eq!(db.get(key(n)).unwrap().unwrap(), value(n)[..]));
     let read = db.stats();
     assert!(read.cache_bytes > BUDGET / 2 && read.memory_bytes <= BUDGET, "{read:?}");
     // Small records, whose index is large, while the large ones are read.
     let (mut most, mut index_most) = (0, 0);
     for n in 0..300_000_u64 {
-        db.put((n + 10_000).to_be_bytes(), b"").unwrap();
+        db.put(key(n + 10_000), b"").unwrap();
         assert!(db.get(key(mix(n) % 10_000)).unwrap().is_some());
         if n % 1_000 == 0 {
             let stats = db.stats();
