@@ -185,7 +185,7 @@ fn assemble(parts: Parts) -> Core {
         flushing: Mutex::new(()),
         merges: Merges::default(),
         wanted: WantedRanges::new(work.merge_bell()),
-        pace: Pace::new(),
+        pace: Pace::new(options.shape.last_percent),
         tables,
         sharing: Mutex::new(()),
         keyspaces: Keyspaces::new(names),

@@ -60,12 +60,13 @@ pub(crate) struct Pace {
     done: AtomicU64,
     /// Bytes of the tree that the debt is measured by.
     tree: AtomicU64,
+    /// Of the policy.
+    last_percent: u64,
 }
 
 /// What one running merge has done of the debt; when it ends the tree tells instead. Shared by the merge's parts.
 pub(crate) struct MergeProgress<'a> {
     pace: &'a Pace,
-    last_percent: u32,
     done: AtomicU64,
 }
 
@@ -74,7 +75,7 @@ impl MergeProgress<'_> {
     pub(crate) fn wrote(&self, bytes: u64) {
         self.done.fetch_add(2 * bytes, Ordering::Relaxed);
         self.pace.done.fetch_add(2 * bytes, Ordering::Relaxed);
-        self.pace.charge_debt(self.last_percent);
+        self.pace.charge_debt();
     }
 }
 
@@ -93,7 +94,7 @@ pub(crate) struct Owed {
 }
 
 impl Pace {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(last_percent: u32) -> Self {
         Self {
             flush: AtomicU64::new(0),
             merge: AtomicU64::new(0),
@@ -102,6 +103,7 @@ impl Pace {
             debt: AtomicU64::new(0),
             done: AtomicU64::new(0),
             tree: AtomicU64::new(0),
+            last_percent: u64::from(last_percent).max(1),
         }
     }
 
@@ -111,12 +113,11 @@ impl Pace {
     }
 
     /// Sets what writing costs by the debt as it is now.
-    fn charge_debt(&self, last_percent: u32) {
+    fn charge_debt(&self) {
         let percent = part(self.debt(), 100, self.tree.load(Ordering::Relaxed));
         // Each byte that goes down takes its share of the last level along.
-        let last_percent = u64::from(last_percent).max(1);
         let of_lately = self.merge_cost.load(Ordering::Relaxed);
-        let merge_cost = part(of_lately, last_percent.saturating_add(100), last_percent);
+        let merge_cost = part(of_lately, self.last_percent.saturating_add(100), self.last_percent);
         self.merge.store(part(merge_cost, percent, FULL_COST_AT), Ordering::Relaxed);
     }
 
@@ -181,16 +182,12 @@ impl Core {
         self.pace.debt.store(pressure.debt_bytes, Ordering::Relaxed);
         let tree = version.len_bytes().saturating_add(self.memtable_len.log as u64 * TREE_MEMTABLES_MIN);
         self.pace.tree.store(tree, Ordering::Relaxed);
-        self.pace.charge_debt(self.options.shape.last_percent);
+        self.pace.charge_debt();
     }
 
     /// Counts what a merge that begins now does of the debt.
     pub(crate) fn merge_progress(&self) -> MergeProgress<'_> {
-        MergeProgress {
-            pace: &self.pace,
-            last_percent: self.options.shape.last_percent,
-            done: AtomicU64::new(0),
-        }
+        MergeProgress { pace: &self.pace, done: AtomicU64::new(0) }
     }
 
     /// Charges a write of so many bytes, under the commit lock. What is to be slept off once the lock is free.
@@ -234,13 +231,13 @@ mod tests {
 
     #[test]
     fn what_running_merges_have_done_counts_until_they_end() {
-        let pace = Pace::new();
+        let pace = Pace::new(50);
         pace.debt.store(1_000, Ordering::Relaxed);
         pace.tree.store(10_000, Ordering::Relaxed);
-        pace.charge_debt(50);
+        pace.charge_debt();
         let full = pace.cost();
         assert!(full > 0 && pace.debt() == 1_000);
-        let merge = || MergeProgress { pace: &pace, last_percent: 50, done: AtomicU64::new(0) };
+        let merge = || MergeProgress { pace: &pace, done: AtomicU64::new(0) };
         let (one, other) = (merge(), merge());
         one.wrote(100);
         other.wrote(150);

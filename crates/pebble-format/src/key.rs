@@ -127,6 +127,17 @@ impl<'a> InternalKey<'a> {
         self.cmp_user(other).is_eq()
     }
 
+    /// The bytes that both user keys begin with, and so every key between the two; `None` where their keyspaces
+    /// differ.
+    #[inline]
+    pub fn shared_prefix(&self, other: &InternalKey<'_>) -> Option<&'a [u8]> {
+        if self.keyspace != other.keyspace {
+            return None;
+        }
+        let shared = self.user_key.iter().zip(other.user_key).take_while(|(a, b)| a == b).count();
+        self.user_key.get(..shared)
+    }
+
     /// Order by keyspace and user key alone.
     #[inline]
     pub fn cmp_user(&self, other: &InternalKey<'_>) -> Ordering {
@@ -245,11 +256,8 @@ impl HeadPrefix {
 
     /// The longest prefix that every key from `first` to `last` shares.
     pub fn between(first: InternalKey<'_>, last: InternalKey<'_>) -> Self {
-        if first.keyspace != last.keyspace {
-            return Self::none();
-        }
-        let shared = first.user_key.iter().zip(last.user_key).take_while(|(a, b)| a == b).count();
-        Self::new(first.keyspace, first.user_key.get(..shared).unwrap_or_default())
+        let shared = first.shared_prefix(&last);
+        shared.map_or_else(Self::none, |shared| Self::new(first.keyspace, shared))
     }
 
     /// The same without its last `count` bytes: keys that differ there fit it too.

@@ -245,7 +245,7 @@ impl Range {
 
 /// The range of the node below the last one of a path, in the direction of `target`.
 fn range_below(tree: &Tree, path: &[u32], target: &Target<'_>) -> Range {
-    let mut range = Range { lower: None, upper: None };
+    let mut range = Range::default();
     for inner in path.iter().rev().map(|handle| tree.inners.get(*handle)) {
         let (order, nth) = (inner.order(), child_of(tree, inner, target));
         if nth > 0 && range.lower.is_none() {

@@ -36,12 +36,9 @@ impl Skip {
 
     /// What all keys from `first` to `last` share.
     pub fn between(first: InternalKey<'_>, last: InternalKey<'_>) -> Self {
-        if first.keyspace != last.keyspace {
-            return Self::NONE;
-        }
-        let shared = first.user_key.iter().zip(last.user_key).take_while(|(a, b)| a == b).count();
         // A key of 4 GiB is no key.
-        Self(u32::try_from(shared + 1).unwrap_or_default())
+        let skip = first.shared_prefix(&last).and_then(|shared| u32::try_from(shared.len() + 1).ok());
+        skip.map_or(Self::NONE, Self)
     }
 
     /// As the word that a node keeps.

@@ -29,11 +29,10 @@ struct Shared<'a> {
 
 impl<'a> Shared<'a> {
     fn between(first: InternalKey<'a>, last: InternalKey<'_>) -> Self {
-        if first.keyspace != last.keyspace {
-            return Self { keyspace: None, prefix: &[] };
+        match first.shared_prefix(&last) {
+            Some(prefix) => Self { keyspace: Some(first.keyspace), prefix },
+            None => Self { keyspace: None, prefix: &[] },
         }
-        let len = first.user_key.iter().zip(last.user_key).take_while(|(a, b)| a == b).count();
-        Self { keyspace: Some(first.keyspace), prefix: first.user_key.get(..len).unwrap_or_default() }
     }
 
     /// Monotone over all keys: a smaller head proves a smaller key, equal heads prove nothing.
