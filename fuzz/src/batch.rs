@@ -74,6 +74,8 @@ fn assert_batches(all: &[(usize, RecordRef<'_>)]) {
             Some(Kind::RangeDelete) => {
                 (Kind::RangeDelete, batch.delete_range(keyspace, key, value).map(|()| value))
             }
+            // Nobody writes one: it stands in tables alone.
+            Some(Kind::Reference) => continue,
             None => panic!("a record of no kind was parsed"),
         };
         match value {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use pebble_cursor::Cursor;
 use pebble_format::hash::key_hash;
-use pebble_format::{InternalKey, Kind, Trailer};
+use pebble_format::{InternalKey, Kind, Reference, Trailer};
 use pebble_sstable::{Compression, PointIndex, Table, TableOptions, TableWriter};
 
 use crate::disk::assert_told;
@@ -145,6 +145,8 @@ pub(crate) fn mixed() -> Vec<Vec<u8>> {
     }
     records.push(encoded(0, b"key-03", 60, Kind::RangeDelete, b"key-06"));
     records.push(encoded(1, b"ann", 61, Kind::Put, &[b'z'; 200]));
+    let reference = Reference { table: 3.into(), block: 9.into(), value_len: 5000.into() };
+    records.push(encoded(1, b"bea", 63, Kind::Reference, reference.bytes()));
     records.push(encoded(1, b"bob", 62, Kind::RangeDelete, b""));
     sorted(records)
 }

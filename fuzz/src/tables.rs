@@ -2,16 +2,19 @@
 //!
 //! Threading: plain functions.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use pebble_cursor::Cursor;
 use pebble_format::table::{
-    BlockEntry, Codec, FLAG_COMPRESSED, FLAG_HAS_RANGE_DELETES, FLAG_HAS_TOMBSTONES, FLAG_UNIQUE_USER_KEYS,
-    HASH_XXH3, IndexKind, KeyBound, RegionId, TABLE_MAGIC, TABLE_VERSION, TableFooter, TableProperties,
-    TableRegion, region_start,
+    BlockEntry, Codec, FLAG_COMPRESSED, FLAG_HAS_RANGE_DELETES, FLAG_HAS_REFERENCES, FLAG_HAS_TOMBSTONES,
+    FLAG_UNIQUE_USER_KEYS, HASH_XXH3, IndexKind, KeyBound, RegionId, TABLE_MAGIC, TableFooter,
+    TableProperties, TableRegion, region_start, version_of,
 };
-use pebble_format::{HeadPrefix, InternalKey, KeyspaceId, RecordRef, Result, Seqno, Trailer, record};
+use pebble_format::{
+    HeadPrefix, InternalKey, KeyspaceId, RecordRef, Reference, Result, Seqno, Trailer, record,
+};
 use pebble_sstable::{BlockCache, Table, TableOptions, TableReadOptions, TableWriter};
 use pebble_vfs::{Fs, Open};
 use zerocopy::{FromZeros, IntoBytes};
@@ -120,6 +123,14 @@ pub(crate) fn of_one_block(stored: &[u8], codec: Codec, raw: &[u8], raw_len: u32
         keyspace: key.keyspace.0.into(),
     };
     let bounds = [[bound(first), bound(last)].as_bytes(), first.user_key, last.user_key].concat();
+    let mut of_tables: BTreeMap<u64, u64> = BTreeMap::new();
+    for reference in found.iter().filter(|record| record.is_reference()) {
+        if let Ok(reference) = Reference::read(reference.value()) {
+            *of_tables.entry(reference.table.get()).or_default() += u64::from(reference.value_len.get());
+        }
+    }
+    let entry_of = |(table, bytes): (&u64, &u64)| [table.to_le_bytes(), bytes.to_le_bytes()].concat();
+    let referred: Vec<u8> = of_tables.iter().flat_map(entry_of).collect();
     let deletes: Vec<u8> =
         found.iter().filter(|record| record.is_range_delete()).flat_map(range_entry).collect();
 
@@ -128,7 +139,7 @@ pub(crate) fn of_one_block(stored: &[u8], codec: Codec, raw: &[u8], raw_len: u32
         (RegionId::Directory, entry.as_bytes()),
         (RegionId::SeekIndex, &head.to_le_bytes()),
         (RegionId::RangeDeletes, &deletes),
-        (RegionId::Properties, properties.as_bytes()),
+        (RegionId::Properties, &[properties.as_bytes(), &referred].concat()),
         (RegionId::KeyBounds, &bounds),
     ];
     for id in RegionId::ALL {
@@ -142,12 +153,13 @@ pub(crate) fn of_one_block(stored: &[u8], codec: Codec, raw: &[u8], raw_len: u32
     bytes.resize(usize::try_from(region_start(bytes.len() as u64).unwrap()).unwrap(), 0);
     let flag = |set: bool, flag: u32| if set { flag } else { 0 };
     footer.magic = TABLE_MAGIC;
-    footer.version = TABLE_VERSION.into();
     footer.flags = (flag(keys == usize::from(count), FLAG_UNIQUE_USER_KEYS)
         | flag(tombstones > 0, FLAG_HAS_TOMBSTONES)
         | flag(compressed, FLAG_COMPRESSED)
-        | flag(!deletes.is_empty(), FLAG_HAS_RANGE_DELETES))
+        | flag(!deletes.is_empty(), FLAG_HAS_RANGE_DELETES)
+        | flag(!referred.is_empty(), FLAG_HAS_REFERENCES))
     .into();
+    footer.version = version_of(footer.flags.get()).into();
     footer.uuid = UUID;
     footer.number = 1.into();
     footer.data_len = data_len.into();

@@ -44,8 +44,8 @@ impl fmt::Display for Seqno {
 
 /// What a record says about its key. The numbers are on disk: never change or reuse one.
 ///
-/// `0` is never a kind, so zeroed bytes are no record. `4` (merge) and `5` (value reference) are reserved: a build
-/// that does not know them refuses them.
+/// `0` is never a kind, so zeroed bytes are no record. `4` (merge) is reserved: a build that does not know it refuses
+/// it. The bit of value 2 is set for those that delete, and for no other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Kind {
@@ -56,6 +56,9 @@ pub enum Kind {
     /// Every key from this one up to the one in the value is deleted, that one excluded: a tombstone of its own key,
     /// and of a range. An empty value reaches to the end of the keyspace.
     RangeDelete = 3,
+    /// The key has a value that lies elsewhere: the record's own value is a [`Reference`](crate::Reference). Stands in
+    /// tables only.
+    Reference = 5,
 }
 
 impl Kind {
@@ -65,10 +68,17 @@ impl Kind {
             1 => Some(Self::Put),
             2 => Some(Self::Delete),
             3 => Some(Self::RangeDelete),
+            5 => Some(Self::Reference),
             _ => None,
         }
     }
 }
+
+/// The bit of a kind's number that says that it deletes.
+pub(crate) const DELETES: u8 = 2;
+
+const _: () = assert!(Kind::Put as u8 & DELETES == 0 && Kind::Reference as u8 & DELETES == 0);
+const _: () = assert!(Kind::Delete as u8 & DELETES != 0 && Kind::RangeDelete as u8 & DELETES != 0);
 
 /// Sequence number and kind in one word, ordered as versions are: a larger trailer is a newer record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

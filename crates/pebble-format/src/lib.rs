@@ -3,7 +3,7 @@
 //! ```text
 //!   limits   checksum   hash   file_name          constants, crc32c, xxh3, names of files
 //!   key ──► record ──► batch                      one record layout for log, memtable and table
-//!            │
+//!            │      └──► reference              a value that lies in a table of its own
 //!            ├─► log        segment and frame headers       docs/format/log.md
 //!            ├─► table      blocks, indexes, footer         docs/format/table.md
 //!            └─► manifest   edits of the tree               docs/format/manifest.md
@@ -29,6 +29,7 @@ pub mod manifest;
 pub mod pinned;
 pub mod prefetch;
 pub mod record;
+pub mod reference;
 pub mod region;
 pub mod single_byte;
 #[cfg(any(loom, shuttle))]
@@ -42,4 +43,5 @@ pub use file_name::FileName;
 pub use key::{HeadPrefix, InternalKey, KeyspaceId, Kind, OwnedKey, Seqno, Trailer};
 pub use pinned::Pinned;
 pub use record::{PinnedRecord, RecordRef};
+pub use reference::Reference;
 pub use region::{AppendRegion, Appender};

@@ -17,7 +17,7 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::error::{Corruption, Error, Result};
-use crate::key::{InternalKey, KeyspaceId, Kind, Seqno, Trailer};
+use crate::key::{DELETES, InternalKey, KeyspaceId, Kind, Seqno, Trailer};
 use crate::limits::{KEY_LEN_MAX, VALUE_LEN_MAX, align_up};
 use crate::pinned::Pinned;
 
@@ -134,7 +134,7 @@ impl<'a> RecordRef<'a> {
             return Err(Corruption::new(
                 "record kind",
                 0,
-                u64::from(Kind::RangeDelete as u8),
+                u64::from(Kind::Reference as u8),
                 header.trailer.get() & 0xff,
             ));
         }
@@ -166,7 +166,8 @@ impl<'a> RecordRef<'a> {
         &self.raw[RECORD_HEADER_LEN..self.key_end]
     }
 
-    /// The value; empty for a tombstone of one key, the end of the range for one of a range.
+    /// The value; empty for a tombstone of one key, the end of the range for one of a range, a
+    /// [`Reference`](crate::Reference) where the value lies elsewhere.
     #[inline]
     pub fn value(&self) -> &'a [u8] {
         &self.raw[self.key_end..self.value_end]
@@ -193,13 +194,25 @@ impl<'a> RecordRef<'a> {
     /// Whether the record deletes its key, alone or with others behind it.
     #[inline]
     pub fn is_tombstone(&self) -> bool {
-        self.trailer().kind_byte() != Kind::Put as u8
+        self.trailer().kind_byte() & DELETES != 0
+    }
+
+    /// Whether the value lies elsewhere, and [`RecordRef::value`] is a [`Reference`](crate::Reference) to it.
+    #[inline]
+    pub fn is_reference(&self) -> bool {
+        self.trailer().kind_byte() == Kind::Reference as u8
     }
 
     /// Whether the record deletes a range of keys, which begins with its own.
     #[inline]
     pub fn is_range_delete(&self) -> bool {
         self.trailer().kind_byte() == Kind::RangeDelete as u8
+    }
+
+    /// Whether the record is about its key alone and says all by itself: a put or a delete.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.trailer().kind_byte() <= Kind::Delete as u8
     }
 
     /// The key with everything that orders it.
@@ -333,7 +346,7 @@ mod tests {
     #[test]
     fn unknown_kinds_and_long_values_are_refused() {
         let mut bytes = one(b"key", b"value");
-        for kind in [0, 4, 5, 255] {
+        for kind in [0, 4, 6, 255] {
             bytes[0] = kind;
             assert_eq!(RecordRef::parse(&bytes).unwrap_err().what, "record kind");
         }

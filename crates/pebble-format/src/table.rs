@@ -19,8 +19,11 @@ use crate::limits::{RECORD_ALIGN, align_up};
 /// First bytes of a table's footer.
 pub const TABLE_MAGIC: [u8; 8] = *b"pebl\x00sst";
 
-/// The format version of the table that this build writes, and the only one that it reads.
-pub const TABLE_VERSION: u32 = 2;
+/// The newest format version of a table, and the oldest that is read. A table has the oldest one that can say what it
+/// says ([`version_of`]), so that a build that knows no other reads it.
+pub const TABLE_VERSION: u32 = 3;
+/// See [`TABLE_VERSION`].
+pub const TABLE_VERSION_MIN: u32 = 2;
 
 /// Every region behind the data starts at a multiple of this, so that a bucket is one cache line of a mapped
 /// file.
@@ -53,9 +56,22 @@ pub const FLAG_HAS_TOMBSTONES: u32 = 1 << 1;
 pub const FLAG_COMPRESSED: u32 = 1 << 2;
 /// Flag: at least one record is a range delete.
 pub const FLAG_HAS_RANGE_DELETES: u32 = 1 << 3;
+/// Flag: at least one record refers to a value in another table.
+pub const FLAG_HAS_REFERENCES: u32 = 1 << 4;
+/// Flag: a table of values, to which records of others refer. Each of its blocks holds one record, a put.
+pub const FLAG_HOLDS_VALUES: u32 = 1 << 5;
 /// All flags that this build knows; a table with another one is refused.
-pub const FLAGS_KNOWN: u32 =
-    FLAG_UNIQUE_USER_KEYS | FLAG_HAS_TOMBSTONES | FLAG_COMPRESSED | FLAG_HAS_RANGE_DELETES;
+pub const FLAGS_KNOWN: u32 = FLAG_UNIQUE_USER_KEYS
+    | FLAG_HAS_TOMBSTONES
+    | FLAG_COMPRESSED
+    | FLAG_HAS_RANGE_DELETES
+    | FLAG_HAS_REFERENCES
+    | FLAG_HOLDS_VALUES;
+
+/// The version of a table with these flags.
+pub const fn version_of(flags: u32) -> u32 {
+    if flags & (FLAG_HAS_REFERENCES | FLAG_HOLDS_VALUES) == 0 { TABLE_VERSION_MIN } else { TABLE_VERSION }
+}
 
 /// The hash of [`crate::hash::key_hash`]: XXH3-64 seeded with the keyspace.
 pub const HASH_XXH3: u8 = 1;
@@ -220,6 +236,17 @@ pub struct TableProperties {
     pub reserved: [u8; 32],
 }
 
+/// How much of another table the records of this one refer to. Entries stand behind the [`TableProperties`], ascending
+/// by the other table's number.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct ReferredEntry {
+    /// The other table's number.
+    pub table: U64,
+    /// Bytes of all values that are referred to; not 0.
+    pub bytes: U64,
+}
+
 /// What one range delete covers within the table's part of the keys; behind it stand the start, the end, and zeros up
 /// to the next multiple of [`RECORD_ALIGN`].
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -266,7 +293,7 @@ pub struct KeyBound {
 pub struct TableFooter {
     /// [`TABLE_MAGIC`].
     pub magic: [u8; 8],
-    /// [`TABLE_VERSION`].
+    /// [`version_of`] the flags.
     pub version: U32,
     /// `FLAG_*`.
     pub flags: U32,

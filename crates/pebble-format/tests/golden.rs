@@ -25,9 +25,10 @@ mod table {
     use pebble_format::table::{
         BLOCK_COUNT_MAX, BLOCK_LEN_MAX, BUCKET_SLOTS, BlockEntry, BlockTail, Bucket, Codec,
         DICTIONARY_LEN_MAX, DICTIONARY_MAGIC, EXPANDED_LEN_MAX, EXPANSION_MAX, FLAG_COMPRESSED,
-        FLAG_HAS_RANGE_DELETES, FLAG_HAS_TOMBSTONES, FLAG_UNIQUE_USER_KEYS, HASH_XXH3, IndexKind, KeyBound,
-        LOCATION_MAX, REGION_ALIGN, RangeDeleteEntry, RegionId, TABLE_MAGIC, TABLE_VERSION, TableFooter,
-        TableProperties, TableRegion, block_tail_len, slot, slot_location,
+        FLAG_HAS_RANGE_DELETES, FLAG_HAS_REFERENCES, FLAG_HAS_TOMBSTONES, FLAG_HOLDS_VALUES,
+        FLAG_UNIQUE_USER_KEYS, HASH_XXH3, IndexKind, KeyBound, LOCATION_MAX, REGION_ALIGN, RangeDeleteEntry,
+        ReferredEntry, RegionId, TABLE_MAGIC, TABLE_VERSION, TABLE_VERSION_MIN, TableFooter, TableProperties,
+        TableRegion, block_tail_len, slot, slot_location, version_of,
     };
 
     const GOLDEN: &str = "\
@@ -84,8 +85,11 @@ TableFooter 256
   probes 206
   reserved 207
   crc 252
-magic 7065626c00737374 version 2
-flags 1 2 4 8
+ReferredEntry 16
+  table 0
+  bytes 8
+magic 7065626c00737374 version 2 to 3
+flags 1 2 4 8 16 32
 index 0 1 2 3
 codec 0 1 2
 dictionary 37a430ec 65536
@@ -133,10 +137,19 @@ slot ff800006 800001 location 1405
                 crc,
             }
         );
+        layout!(to, ReferredEntry { table, bytes });
         write!(to, "magic ").unwrap();
         TABLE_MAGIC.iter().for_each(|byte| write!(to, "{byte:02x}").unwrap());
-        writeln!(to, " version {TABLE_VERSION}").unwrap();
-        let flags = [FLAG_UNIQUE_USER_KEYS, FLAG_HAS_TOMBSTONES, FLAG_COMPRESSED, FLAG_HAS_RANGE_DELETES];
+        writeln!(to, " version {TABLE_VERSION_MIN} to {TABLE_VERSION}").unwrap();
+        let flags = [
+            FLAG_UNIQUE_USER_KEYS,
+            FLAG_HAS_TOMBSTONES,
+            FLAG_COMPRESSED,
+            FLAG_HAS_RANGE_DELETES,
+            FLAG_HAS_REFERENCES,
+            FLAG_HOLDS_VALUES,
+        ];
+        assert!(flags.iter().all(|flag| version_of(*flag) == if *flag < 16 { 2 } else { 3 }));
         writeln!(to, "flags {}", flags.map(|flag| flag.to_string()).join(" ")).unwrap();
         let kinds = [IndexKind::None, IndexKind::Granule, IndexKind::Slot, IndexKind::Bloom];
         writeln!(to, "index {}", kinds.map(|kind| (kind as u8).to_string()).join(" ")).unwrap();
@@ -158,7 +171,7 @@ mod record {
     use super::*;
     use pebble_format::limits::{BATCH_LEN_MAX, KEY_LEN_MAX, RECORD_ALIGN, VALUE_LEN_MAX};
     use pebble_format::record::{RecordHeader, encode};
-    use pebble_format::{KeyspaceId, Kind, Seqno, Trailer};
+    use pebble_format::{KeyspaceId, Kind, Reference, Seqno, Trailer};
 
     const GOLDEN: &str = "\
 RecordHeader 16
@@ -166,7 +179,11 @@ RecordHeader 16
   key_len 8
   keyspace 10
   value_len 12
-kinds [(1, Put), (2, Delete), (3, RangeDelete)]
+kinds [(1, Put), (2, Delete), (3, RangeDelete), (5, Reference)]
+Reference 16
+  table 0
+  block 8
+  value_len 12
 align 4 limits 65535 1073741824 2147483648
 010403020100000003000500020000006b65797661000000
 ";
@@ -177,6 +194,7 @@ align 4 limits 65535 1073741824 2147483648
         layout!(to, RecordHeader { trailer, key_len, keyspace, value_len });
         let kinds: Vec<_> = (0..=u8::MAX).filter_map(|byte| Some((byte, Kind::from_u8(byte)?))).collect();
         writeln!(to, "kinds {kinds:?}").unwrap();
+        layout!(to, Reference { table, block, value_len });
         writeln!(to, "align {RECORD_ALIGN} limits {KEY_LEN_MAX} {VALUE_LEN_MAX} {BATCH_LEN_MAX}").unwrap();
         let mut bytes = [0xaa; 24];
         let trailer = Trailer::new(Seqno(0x0102_0304), Kind::Put);

@@ -17,7 +17,7 @@ use pebble_format::{Corruption, InternalKey, KeyspaceId, Pinned, PinnedRecord, R
 use zerocopy::byteorder::little_endian::{U16, U32};
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::ranges::has_range;
+use crate::referred::is_sound;
 
 /// What the keys of one block share, and so how they are told apart by four bytes. As
 /// [`pebble_format::HeadPrefix`], but borrowed: it is made anew for each search.
@@ -362,9 +362,9 @@ impl Block {
                 return bad("head of a record", offset, expected.into(), head.get().into());
             }
             check_padding(record).map_err(|corruption| corruption.at(offset as u64))?;
-            if !has_range(record) {
+            if !is_sound(record) {
                 return bad(
-                    "range of a range delete",
+                    if record.is_reference() { "reference" } else { "range of a range delete" },
                     offset,
                     key.user_key.len() as u64,
                     record.value().len() as u64,

@@ -60,6 +60,7 @@ mod meta;
 mod models;
 mod options;
 mod ranges;
+mod referred;
 mod remains;
 mod run;
 mod seek;
@@ -80,6 +81,7 @@ pub use iter::TableIter;
 pub use options::{
     BLOCK_LEN_DEFAULT, Compression, PointIndex, TABLE_LEN_DEFAULT, TableInfo, TableOptions, TableReadOptions,
 };
+pub use referred::Referred;
 pub use remains::{LostBlock, Remains, RemainsCursor};
 pub use run::TableRun;
 pub use sink::FileSink;

@@ -23,9 +23,10 @@ use pebble_format::limits::RECORD_ALIGN;
 use pebble_format::record::RECORD_HEADER_LEN;
 use pebble_format::table::{
     BLOCK_COUNT_MAX, BLOCK_LEN_MAX, BlockEntry, Bucket, Codec, DICTIONARY_LEN_MAX, DICTIONARY_MAGIC,
-    FLAG_COMPRESSED, FLAG_HAS_RANGE_DELETES, FLAG_HAS_TOMBSTONES, FLAG_UNIQUE_USER_KEYS, FLAGS_KNOWN,
-    HASH_XXH3, IndexKind, KeyBound, REGION_COUNT, RegionId, TABLE_FOOTER_LEN, TABLE_MAGIC, TABLE_VERSION,
-    TableFooter, TableProperties, block_tail_len, expansion_allowed, region_start,
+    FLAG_COMPRESSED, FLAG_HAS_RANGE_DELETES, FLAG_HAS_REFERENCES, FLAG_HAS_TOMBSTONES, FLAG_HOLDS_VALUES,
+    FLAG_UNIQUE_USER_KEYS, FLAGS_KNOWN, HASH_XXH3, IndexKind, KeyBound, REGION_COUNT, RegionId,
+    TABLE_FOOTER_LEN, TABLE_MAGIC, TABLE_VERSION, TABLE_VERSION_MIN, TableFooter, TableProperties,
+    block_tail_len, expansion_allowed, region_start, version_of,
 };
 use pebble_format::{
     Corruption, Error, HeadPrefix, InternalKey, KeyspaceId, OwnedKey, Pinned, Result, Seqno, Trailer,
@@ -35,7 +36,7 @@ use zerocopy::byteorder::little_endian::U64;
 
 use crate::dictionary::{self, Dictionary};
 use crate::options::TableInfo;
-use crate::ranges;
+use crate::{ranges, referred};
 
 /// Most bits that a key may set in a filter.
 const PROBES_MAX: u8 = 16;
@@ -120,6 +121,8 @@ impl Meta {
                 key_bytes: 0,
                 value_bytes: 0,
                 index_len: u64::from(footer.region(RegionId::PointIndex).len.get()),
+                holds_values: footer.flags.get() & FLAG_HOLDS_VALUES != 0,
+                referred: Box::default(),
             },
             bytes,
             regions,
@@ -237,7 +240,12 @@ impl Meta {
             u64::from(len(RegionId::RangeDeletes) > 0),
             u64::from(flags & FLAG_HAS_RANGE_DELETES != 0),
         )?;
-        same("properties length", footer_at, size_of::<TableProperties>() as u64, len(RegionId::Properties))
+        // Each record is a put, and has a block of its own.
+        let of_values = blocks == info.count && info.tombstones == 0 && self.index == IndexKind::None;
+        if info.holds_values && (!of_values || flags & FLAG_HAS_REFERENCES != 0) {
+            return corrupt("counts of a table of values", footer_at, blocks, info.count);
+        }
+        Ok(())
     }
 
     fn check_index(&self) -> Result<()> {
@@ -329,15 +337,24 @@ impl Meta {
 
     fn check_properties(&mut self, raw_len: u64, compressed: u32) -> Result<()> {
         let at = self.offset(RegionId::Properties);
-        let Ok(properties) = TableProperties::read_from_bytes(self.region(RegionId::Properties)) else {
+        let region = self.region(RegionId::Properties);
+        let Ok((properties, list)) = TableProperties::read_from_prefix(region) else {
             return corrupt("properties length", at, size_of::<TableProperties>() as u64, 0);
         };
+        let list_at = at + size_of::<TableProperties>() as u64;
+        let referred = referred::decode(list).map_err(|corruption| corruption.at(list_at))?;
+        let flag = self.footer.flags.get() & FLAG_HAS_REFERENCES != 0;
+        same("reference flag", at, u64::from(!referred.is_empty()), u64::from(flag))?;
         same("uncompressed length", at, raw_len, properties.raw_len.get())?;
         same("compressed blocks", at, compressed.into(), properties.compressed_blocks.get().into())?;
         same("reserved bytes", at, 0, u64::from(properties.reserved.iter().any(|byte| *byte != 0)))?;
         self.info.raw_len = raw_len;
         self.info.key_bytes = properties.key_bytes.get();
         self.info.value_bytes = properties.value_bytes.get();
+        self.info.referred = referred;
+        if self.info.holds_values && self.info.value_bytes > raw_len {
+            return corrupt("value bytes", at, raw_len, self.info.value_bytes);
+        }
         self.properties = properties;
         Ok(())
     }
@@ -404,11 +421,12 @@ fn check_footer(bytes: &[u8], at: u64) -> Result<(TableFooter, IndexKind)> {
     same("table magic", at, u64::from_le_bytes(TABLE_MAGIC), u64::from_le_bytes(footer.magic))?;
     same("footer checksum", at, footer.checksum().into(), footer.crc.get().into())?;
     let version = footer.version.get();
-    if version != TABLE_VERSION {
+    if !(TABLE_VERSION_MIN..=TABLE_VERSION).contains(&version) {
         return Err(Error::UnsupportedVersion { file: Box::from(""), found: version, max: TABLE_VERSION });
     }
     let flags = footer.flags.get();
     same("table flags", at, u64::from(flags & FLAGS_KNOWN), flags.into())?;
+    same("version of a table with its flags", at, version_of(flags).into(), version.into())?;
     same("key hash", at, HASH_XXH3.into(), footer.hash.into())?;
     same("reserved bytes", at, 0, u64::from(footer.reserved.iter().any(|byte| *byte != 0)))?;
     match IndexKind::from_u8(footer.index) {

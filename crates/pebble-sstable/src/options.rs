@@ -7,6 +7,7 @@ use pebble_format::{Error, OwnedKey, Result, Seqno};
 
 use crate::cache::BlockCache;
 use crate::dictionary;
+use crate::referred::Referred;
 
 /// Bytes that a data block aims at unless told otherwise: four pages, checked in about 2 µs on first touch.
 pub const BLOCK_LEN_DEFAULT: usize = 16 << 10;
@@ -68,6 +69,9 @@ pub struct TableOptions {
     pub index: PointIndex,
     /// Whether blocks are compressed.
     pub compression: Compression,
+    /// Whether it is a table of values, to which records of other tables refer: each record, a put that is no shorter
+    /// than `block_len`, gets a block of its own, whose number is its place among them.
+    pub holds_values: bool,
     /// The table's number, which is in its file name too.
     pub number: u64,
     /// The database that the table belongs to.
@@ -81,6 +85,7 @@ impl Default for TableOptions {
             table_len: TABLE_LEN_DEFAULT,
             index: PointIndex::Location,
             compression: Compression::None,
+            holds_values: false,
             number: 0,
             uuid: [0; 16],
         }
@@ -105,6 +110,9 @@ impl TableOptions {
                 return Err(Error::invalid(format!("zstd level {level}; from 1 to 22")));
             }
             _ => {}
+        }
+        if self.holds_values && self.index != PointIndex::None {
+            return Err(Error::invalid("a point index for a table of values, which is not searched by key"));
         }
         match self.index {
             PointIndex::Bloom { bits_per_key } if !(1..=32).contains(&bits_per_key) => {
@@ -166,4 +174,8 @@ pub struct TableInfo {
     pub value_bytes: u64,
     /// Bytes of the point index or the filter.
     pub index_len: u64,
+    /// Whether it is a table of values, to which records of others refer.
+    pub holds_values: bool,
+    /// The tables of values that its records refer to, ascending, and how much of each.
+    pub referred: Box<[Referred]>,
 }

@@ -452,7 +452,13 @@ impl Table {
         let meta = if matches!(self.source, Source::File(_)) { self.meta.len() } else { 0 };
         let bits = self.blocks_verified.memory() + self.pages_verified.memory();
         let ranges = if self.meta.range_deletes.is_empty() { 0 } else { self.meta.range_deletes.memory() };
-        size_of::<Self>() + meta + bits + ranges + self.meta.dictionary.as_ref().map_or(0, Dictionary::memory)
+        let referred = size_of_val(&*self.meta.info.referred);
+        size_of::<Self>()
+            + meta
+            + bits
+            + ranges
+            + referred
+            + self.meta.dictionary.as_ref().map_or(0, Dictionary::memory)
     }
 
     /// Blocks that were read since it was opened, other than by a [`StreamedRun`](crate::StreamedRun), of how many: a

@@ -11,6 +11,7 @@ use crate::block::Block;
 use crate::bloom;
 use crate::index::Candidates;
 use crate::ranges::{Entries, entries};
+use crate::referred::Tally;
 use crate::table::Table;
 
 /// What [`Table::verify`] has read and found right.
@@ -38,6 +39,7 @@ struct Walk<'a> {
     seqnos: Option<(Seqno, Seqno)>,
     key_bytes: u64,
     value_bytes: u64,
+    referred: Tally,
 }
 
 impl Table {
@@ -55,6 +57,7 @@ impl Table {
             seqnos: None,
             key_bytes: 0,
             value_bytes: 0,
+            referred: Tally::default(),
         };
         for number in 0..self.info().blocks {
             let block = self.recheck_block(number)?;
@@ -96,6 +99,7 @@ impl Table {
             walk.report.tombstones += u64::from(record.is_tombstone());
             walk.key_bytes += record.key().len() as u64;
             walk.value_bytes += record.value().len() as u64;
+            walk.referred.add(record);
             let (min, max) = walk.seqnos.unwrap_or((record.seqno(), record.seqno()));
             walk.seqnos = Some((min.min(record.seqno()), max.max(record.seqno())));
             walk.previous = Some(OwnedKey::new(key));
@@ -168,6 +172,7 @@ impl Table {
             ("key bytes", info.key_bytes, walk.key_bytes),
             ("value bytes", info.value_bytes, walk.value_bytes),
             ("last key", 0, u64::from(walk.previous.as_ref() != Some(self.last()))),
+            ("list of references", 0, u64::from(walk.referred.list() != info.referred)),
         ];
         if matches!(self.index_kind(), IndexKind::Granule | IndexKind::Slot) {
             let empty = |slot: u32| slot == 0;

@@ -16,9 +16,10 @@ use pebble_cursor::{RangeDelete, WholeBlock};
 use pebble_format::checksum::crc32c;
 use pebble_format::hash::key_hash;
 use pebble_format::table::{
-    Bucket, Codec, FLAG_COMPRESSED, FLAG_HAS_RANGE_DELETES, FLAG_HAS_TOMBSTONES, FLAG_UNIQUE_USER_KEYS,
-    HASH_XXH3, IndexKind, KeyBound, REGION_ALIGN, REGION_COUNT, RegionId, TABLE_MAGIC, TABLE_VERSION,
-    TableFooter, TableProperties, TableRegion, granule_location, slot_location,
+    Bucket, Codec, FLAG_COMPRESSED, FLAG_HAS_RANGE_DELETES, FLAG_HAS_REFERENCES, FLAG_HAS_TOMBSTONES,
+    FLAG_HOLDS_VALUES, FLAG_UNIQUE_USER_KEYS, HASH_XXH3, IndexKind, KeyBound, REGION_ALIGN, REGION_COUNT,
+    RegionId, TABLE_MAGIC, TableFooter, TableProperties, TableRegion, granule_location, slot_location,
+    version_of,
 };
 use pebble_format::{
     Error, HeadPrefix, InternalKey, KeyspaceId, Kind, OwnedKey, RecordRef, Result, Seqno, Trailer, record,
@@ -29,6 +30,7 @@ use crate::block::BlockBuilder;
 use crate::data::{Data, Stored, Sums};
 use crate::dictionary::Packer;
 use crate::options::{Compression, PointIndex, TableInfo, TableOptions};
+use crate::referred::{self, Tally, is_sound};
 use crate::source::usize_of;
 use crate::{bloom, codec, index, ranges};
 
@@ -57,6 +59,7 @@ pub struct TableWriter<W> {
     hashes: Vec<u64>,
     locations: Vec<u32>,
     range_deletes: Vec<RangeDelete>,
+    referred: Tally,
     /// The last record of [`TableWriter::put`].
     encoded: Vec<u8>,
     /// The last block, compressed.
@@ -84,6 +87,7 @@ impl<W: Write> TableWriter<W> {
             hashes: Vec::new(),
             locations: Vec::new(),
             range_deletes: Vec::new(),
+            referred: Tally::default(),
             encoded: Vec::new(),
             compressed: Vec::new(),
             failed: None,
@@ -96,8 +100,9 @@ impl<W: Write> TableWriter<W> {
     /// A range delete is a record of its first key and stands in its place as any other; the writer remembers it for
     /// the table's index of them.
     ///
-    /// Errors: `InvalidArgument` for a record out of order, or a range delete whose range holds no key or whose end
-    /// is over the limit of a key, and nothing has changed; `Io` from the output.
+    /// Errors: `InvalidArgument` for a record out of order, a range delete whose range holds no key or whose end
+    /// is over the limit of a key, a reference that is none, a record that a table of values may not hold, and
+    /// nothing has changed; `Io` from the output.
     pub fn add(&mut self, record: RecordRef<'_>) -> Result<()> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
@@ -111,9 +116,12 @@ impl<W: Write> TableWriter<W> {
                 _ => return Err(self.out_of_order()),
             };
         }
-        if !ranges::has_range(record) {
+        if !record.is_plain() && !is_sound(record) {
             let count = self.sums.count;
-            return Err(Error::invalid(format!("range delete {count} without a range of keys")));
+            return Err(Error::invalid(format!("record {count} names no range of keys, or no value")));
+        }
+        if self.options.holds_values && !self.may_be_referred_to(record) {
+            return Err(Error::invalid(format!("record {} in a table of values", self.sums.count)));
         }
         if !self.block.fits(record.raw().len(), self.options.block_len) {
             self.close_block()?;
@@ -124,10 +132,17 @@ impl<W: Write> TableWriter<W> {
         }
         self.block.push(record);
         self.sums.add(record, newest);
-        if record.is_range_delete() {
+        if !record.is_plain() {
+            self.referred.add(record);
             self.range_deletes.extend(RangeDelete::of(record));
         }
         Ok(())
+    }
+
+    /// Whether no other record joins the block of this one, and it has a value.
+    fn may_be_referred_to(&self, record: RecordRef<'_>) -> bool {
+        let is_put = record.trailer().kind() == Some(Kind::Put);
+        is_put && !record.value().is_empty() && record.raw().len() >= self.options.block_len
     }
 
     #[cold]
@@ -176,6 +191,7 @@ impl<W: Write> TableWriter<W> {
             // A frame that was made without a dictionary may come to something else with one.
             Compression::Zstd { dictionary, .. } => block.codec != Codec::Zstd || !dictionary,
         };
+        let allowed = allowed && !self.options.holds_values;
         if !allowed {
             return Err(Error::invalid("a block compressed as no block of this table"));
         }
@@ -208,7 +224,7 @@ impl<W: Write> TableWriter<W> {
 
     /// Enters the records of a block, which will be the next one, into the point index; gives the sums with them.
     fn enter_records(&mut self, block: &WholeBlock<'_>) -> Result<Sums> {
-        let (entered, mut sums) = (self.hashes.len(), self.sums);
+        let (entered, mut sums, mut referred) = (self.hashes.len(), self.sums, Tally::default());
         let done = block.records().enumerate().try_for_each(|(slot, found)| {
             let (offset, record) = found?;
             if record.is_range_delete() {
@@ -219,6 +235,7 @@ impl<W: Write> TableWriter<W> {
                 self.locations.push(self.location(slot, offset));
             }
             sums.add(record, true);
+            referred.add(record);
             Ok(())
         });
         let counted = sums.count - self.sums.count == u64::from(block.count);
@@ -227,9 +244,12 @@ impl<W: Write> TableWriter<W> {
                 .then_some(sums)
                 .ok_or_else(|| Error::invalid("a whole block of another count than it says"))
         });
-        if done.is_err() {
-            self.hashes.truncate(entered);
-            self.locations.truncate(entered);
+        match &done {
+            Ok(_) => self.referred.join(referred),
+            Err(_) => {
+                self.hashes.truncate(entered);
+                self.locations.truncate(entered);
+            }
         }
         done
     }
@@ -287,6 +307,11 @@ impl<W: Write> TableWriter<W> {
     /// parted.
     pub fn is_full(&self) -> bool {
         self.data_len() >= self.options.table_len
+    }
+
+    /// The table's number.
+    pub fn number(&self) -> u64 {
+        self.options.number
     }
 
     /// Records so far.
@@ -394,6 +419,8 @@ impl<W: Write> TableWriter<W> {
             block_len: to_u32(self.options.block_len)?.into(),
             ..TableProperties::new_zeroed()
         };
+        let referred = self.referred.list();
+        let properties = [properties.as_bytes(), &referred::encode(&referred)].concat();
         let range_deletes = ranges::encode(&self.range_deletes)?;
         let ends = self.range_deletes.iter().map(|delete| (delete.keyspace, &*delete.end));
         let reach = ranges::reach(last.as_ref(), ends).map(Box::from);
@@ -407,7 +434,7 @@ impl<W: Write> TableWriter<W> {
                 RegionId::SeekIndex => &seek_index,
                 RegionId::RangeDeletes => &range_deletes,
                 RegionId::Dictionary => self.zstd.as_ref().map_or(&[], Packer::dictionary),
-                RegionId::Properties => properties.as_bytes(),
+                RegionId::Properties => &properties,
                 RegionId::KeyBounds => &bounds,
             };
             end += pad(&mut self.data.to, end)?;
@@ -421,10 +448,12 @@ impl<W: Write> TableWriter<W> {
         let flags = flag(self.sums.keys == self.sums.count, FLAG_UNIQUE_USER_KEYS)
             | flag(self.sums.tombstones > 0, FLAG_HAS_TOMBSTONES)
             | flag(self.data.compressed_blocks > 0, FLAG_COMPRESSED)
-            | flag(!self.range_deletes.is_empty(), FLAG_HAS_RANGE_DELETES);
+            | flag(!self.range_deletes.is_empty(), FLAG_HAS_RANGE_DELETES)
+            | flag(!referred.is_empty(), FLAG_HAS_REFERENCES)
+            | flag(self.options.holds_values, FLAG_HOLDS_VALUES);
         let mut footer = TableFooter {
             magic: TABLE_MAGIC,
-            version: TABLE_VERSION.into(),
+            version: version_of(flags).into(),
             flags: flags.into(),
             uuid: self.options.uuid,
             number: self.options.number.into(),
@@ -464,6 +493,8 @@ impl<W: Write> TableWriter<W> {
             key_bytes: self.sums.key_bytes,
             value_bytes: self.sums.value_bytes,
             index_len: index.as_bytes().len() as u64,
+            holds_values: self.options.holds_values,
+            referred,
         };
         Ok((self.data.to, info))
     }

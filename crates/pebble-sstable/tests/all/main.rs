@@ -13,4 +13,5 @@ mod ranges;
 mod remains;
 mod roundtrip;
 mod stream;
+mod values;
 mod zstd;

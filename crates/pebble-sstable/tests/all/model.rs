@@ -33,6 +33,7 @@ pub fn plain(record: RecordRef<'_>) -> Plain {
         Kind::Put => Said::Put(record.value().to_vec()),
         Kind::Delete => Said::Delete,
         Kind::RangeDelete => Said::DeleteTo(record.value().to_vec()),
+        Kind::Reference => unreachable!("the model makes none"),
     };
     (record.keyspace().0, record.key().to_vec(), record.seqno().0, said)
 }
