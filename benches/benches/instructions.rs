@@ -143,6 +143,7 @@ fn merge() {
         bottom: true,
         range: (None, None),
         table: TableOptions::default(),
+        apart: None,
         cut_at: &[],
         cut_len_min: 0,
         stop: &|| false,

@@ -245,6 +245,7 @@ fn merge(runs: &[TableRun], to: &mut impl Place, index: PointIndex) -> u64 {
         bottom: true,
         range: (None, None),
         table: TableOptions { index, ..TableOptions::default() },
+        apart: None,
         cut_at: &[],
         cut_len_min: 0,
         stop: &|| black_box(false),

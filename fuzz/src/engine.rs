@@ -66,6 +66,7 @@ pub(crate) fn builder(input: &mut Input<'_>, fs: Arc<dyn Fs>) -> Builder {
             PointIndex::Bloom { bits_per_key: 4 },
             PointIndex::None,
         ]))
+        .values_apart(input.pick(&[None, Some(64)]))
         .block_len(input.pick(&[64, 256]))
         .table_len(input.pick(&[1024, 4096]))
         .segment_len(4096, input.pick(&[4096, 16384]))

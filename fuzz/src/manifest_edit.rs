@@ -50,6 +50,7 @@ pub(crate) fn table(number: u64, first: &[u8], last: &[u8], seqnos: (u64, u64)) 
         reach: None,
         seqno_min: Seqno(seqnos.0),
         seqno_max: Seqno(seqnos.1),
+        apart: 0,
     }
 }
 
@@ -74,6 +75,12 @@ pub(crate) fn history() -> Vec<Edit> {
             ..Edit::default()
         },
         Edit { removed: vec![4], ..Edit::default() },
+        Edit {
+            added_values: vec![TableMeta { tombstones: 0, ..table(8, b"a", b"z", (21, 22)) }],
+            added_runs: vec![run(0, 5, vec![TableMeta { apart: 9000, ..table(9, b"a", b"z", (21, 22)) }])],
+            flushed_seqno: Some(Seqno(22)),
+            ..Edit::default()
+        },
         Edit {
             dropped_keyspaces: vec![KeyspaceId(1)],
             keyspaces: vec![(KeyspaceId(2), "orders".into())],

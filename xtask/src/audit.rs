@@ -308,7 +308,7 @@ impl Edit {
             let table = number(fields, 8, 8).and_then(|number| u64::try_from(number).ok());
             match tag {
                 7 => self.removed.extend(table),
-                9 => self.added.extend(table),
+                9 | 10 => self.added.extend(table),
                 _ => {}
             }
             fields = fields.get(8 + len.next_multiple_of(4)..).unwrap_or_default();

@@ -13,12 +13,14 @@
 
 #![forbid(unsafe_code)]
 
+mod apart;
 mod collapse;
 mod mover;
 mod plan;
 mod run;
 pub mod simulate;
 
+pub use apart::{Apart, Fetch};
 pub use collapse::Collapse;
 pub use plan::{
     Busy, Hints, Input, KeyRange, Plan, Policy, Pressure, RangePlan, Reason, UPPER_LEVELS, Wanted, cuts,

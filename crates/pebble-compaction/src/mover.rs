@@ -16,6 +16,7 @@ use pebble_cursor::{RangeDelete, WholeBlock, cmp_ends, ends_behind};
 use pebble_format::{InternalKey, Kind, OwnedKey, RecordRef, Result, Seqno, Trailer, record};
 use pebble_sstable::{TableOptions, TableWriter};
 
+use crate::apart::{Apart, ValueTables};
 use crate::run::{Job, Outputs, RunResult, before};
 
 /// The table that is being written, and those that are done.
@@ -25,6 +26,7 @@ pub(crate) struct Mover<'a, O: Outputs> {
     /// The cuts that are still ahead.
     cuts: &'a [OwnedKey],
     open: Option<TableWriter<O::Writer>>,
+    values: ValueTables<O::Writer>,
     /// Range deletes that are still ahead, in the order of the records that they will be.
     ahead: BTreeMap<OwnedKey, RangeDelete>,
     /// Range deletes in the open table.
@@ -42,6 +44,7 @@ impl<'a, O: Outputs> Mover<'a, O> {
             job,
             cuts: job.cut_at,
             open: None,
+            values: ValueTables::default(),
             ahead: inside.map(|delete| (place(&delete), delete)).collect(),
             within: Vec::new(),
             encoded: Vec::new(),
@@ -135,6 +138,35 @@ impl<'a, O: Outputs> Mover<'a, O> {
 
     #[inline]
     fn add(&mut self, record: RecordRef<'_>) -> Result<()> {
+        match &self.job.apart {
+            Some(apart) if record.is_reference() || record.value().len() >= apart.from_len => {
+                self.add_long(record, apart)
+            }
+            _ => self.add_as_it_is(record),
+        }
+    }
+
+    /// Adds a reference, or a record that may go apart.
+    #[inline(never)]
+    fn add_long(&mut self, record: RecordRef<'_>, apart: &Apart<'_>) -> Result<()> {
+        let fetched = match apart.fetch {
+            Some(fetch) if record.is_reference() => fetch(record)?,
+            _ => None,
+        };
+        let record = fetched.as_ref().map_or(record, |fetched| fetched.record());
+        let is_put = record.trailer().kind() == Some(Kind::Put);
+        if !is_put || record.value().len() < apart.from_len {
+            return self.add_as_it_is(record);
+        }
+        let mut values = std::mem::take(&mut self.values);
+        let in_its_place = values.put(record, apart, self.outputs)?;
+        self.add_as_it_is(RecordRef::parse(in_its_place)?)?;
+        self.values = values;
+        Ok(())
+    }
+
+    #[inline]
+    fn add_as_it_is(&mut self, record: RecordRef<'_>) -> Result<()> {
         let writer = match &mut self.open {
             Some(writer) => writer,
             None => self.open.insert(create(self.outputs, self.job)?),
@@ -179,7 +211,9 @@ impl<'a, O: Outputs> Mover<'a, O> {
     pub(crate) fn finish(mut self) -> Result<RunResult> {
         self.write_range_deletes(None)?;
         self.end_table(None)?;
+        self.values.end(self.outputs)?;
         self.outputs.settle()?;
+        self.done.values = self.values.done;
         Ok(self.done)
     }
 }

@@ -19,7 +19,8 @@
 //! 3. Too many runs of one level: they merge into one of the next.
 //! 4. Tombstones, or a user, ask for it.
 //! 5. Nobody writes: towards one run.
-//! 6. Many tiny neighbours in the last level become one.
+//! 6. A table refers to tables of values that are mostly dead: it is written anew, with what is alive in them.
+//! 7. Many tiny neighbours in the last level become one.
 //!
 //! Threading: pure.
 
@@ -103,6 +104,8 @@ pub enum Reason {
     Asked,
     /// There was nothing else to do.
     Idle,
+    /// Tables of values are mostly dead.
+    Values,
     /// Many tiny neighbours.
     Crumbs,
 }
@@ -159,6 +162,7 @@ impl fmt::Display for Reason {
             Self::Tombstones => "tombstones",
             Self::Asked => "asked",
             Self::Idle => "idle",
+            Self::Values => "values",
             Self::Crumbs => "crumbs",
         })
     }
@@ -206,12 +210,15 @@ pub struct Hints<'a> {
     pub oldest_reader: Seqno,
     /// Ranges that somebody would like to have merged.
     pub wanted: &'a [Wanted],
+    /// Numbers of tables, ascending, that refer to tables of values of which most is dead: a merge of them takes what
+    /// is alive along, and their space comes back.
+    pub wasteful: &'a [u64],
 }
 
 impl Default for Hints<'_> {
-    /// Writes come, there are no snapshots, nothing is wanted.
+    /// Writes come, there are no snapshots, nothing is wanted or wasteful.
     fn default() -> Self {
-        Self { idle: false, newest: Seqno::ZERO, oldest_reader: Seqno::MAX, wanted: &[] }
+        Self { idle: false, newest: Seqno::ZERO, oldest_reader: Seqno::MAX, wanted: &[], wasteful: &[] }
     }
 }
 

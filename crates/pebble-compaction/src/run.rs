@@ -4,6 +4,7 @@
 //!   input ─► Collapse: does this version stay? ─► Mover ─► TableWriter, verbatim ─► Outputs
 //!                └─► range deletes that stay ──────┘ cut between user keys, range deletes cut with them
 //!   a block in which nothing is to be decided ─────┘ as it is stored
+//!                                                    long values into tables of their own: apart.rs
 //! ```
 //!
 //! Threading: runs on the caller's thread, holds no lock, and installs nothing.
@@ -15,6 +16,7 @@ use pebble_format::{Error, InternalKey, KeyspaceId, OwnedKey, Result, Seqno};
 use pebble_manifest::TableMeta;
 use pebble_sstable::{TableInfo, TableOptions};
 
+use crate::apart::Apart;
 use crate::collapse::Collapse;
 use crate::mover::Mover;
 
@@ -33,6 +35,8 @@ pub struct Job<'a> {
     pub range: (Option<&'a OwnedKey>, Option<&'a OwnedKey>),
     /// How tables are written, and at what length one is ended; the number is set for each.
     pub table: TableOptions,
+    /// What is done with long values. With `None` all stay in their records, and references as they are.
+    pub apart: Option<Apart<'a>>,
     /// Keys, ascending, before which a new table begins, so that later merges find aligned borders. Their trailers
     /// do not count: the newest version of such a key stands before the version that made the border.
     pub cut_at: &'a [OwnedKey],
@@ -62,13 +66,15 @@ pub trait Outputs {
 pub struct RunResult {
     /// The tables, ascending by key, without overlap: a sorted run. Empty when no record stayed.
     pub tables: Vec<TableInfo>,
+    /// The tables of values, to which records of `tables` refer.
+    pub values: Vec<TableInfo>,
     /// Records read.
     pub read: u64,
     /// Records written. The difference was dropped, but for range deletes, which may be parted or joined.
     pub written: u64,
     /// Bytes of the records read.
     pub read_bytes: u64,
-    /// Bytes of the records written.
+    /// Bytes of the records written, but for values that went apart.
     pub written_bytes: u64,
     /// Blocks that were handed on as they were stored; their records count as read and as written.
     pub whole_blocks: u64,
@@ -89,6 +95,7 @@ pub fn run<C: Cursor + ?Sized, O: Outputs>(
     let (mut previous, mut dropped) = (Previous::None, KeyCopy::default());
     // Whether no version of the key was written yet: a cut falls before the first that is, and so parts none.
     let mut first_kept = true;
+    let moves_blocks = job.apart.as_ref().is_none_or(|apart| apart.fetch.is_none());
     match job.range.0 {
         None => input.first()?,
         Some(from) => input.seek(before(from))?,
@@ -116,7 +123,10 @@ pub fn run<C: Cursor + ?Sized, O: Outputs>(
             if new_key {
                 collapse.next_key();
                 first_kept = true;
-                if input.block_last().is_some() && move_block(input, end, &collapse, &mut mover)? {
+                if moves_blocks
+                    && input.block_last().is_some()
+                    && move_block(input, end, &collapse, &mut mover)?
+                {
                     previous = Previous::Written;
                     input.skip_block()?;
                     continue;
@@ -208,5 +218,6 @@ pub fn table_meta(info: TableInfo) -> TableMeta {
         reach: info.reach,
         seqno_min: info.seqno_min,
         seqno_max: info.seqno_max,
+        apart: info.referred.iter().map(|referred| referred.bytes).fold(0, u64::saturating_add),
     }
 }

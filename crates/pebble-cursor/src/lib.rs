@@ -103,7 +103,7 @@ pub trait Cursor {
     fn prefetch(&self, _target: InternalKey<'_>) {}
 
     /// The record under the cursor and those that steps in this direction would give next, as far as they lie in one
-    /// block, are puts, and are of a user key each. `None` says nothing but that they are to be taken one by one.
+    /// block, delete nothing, and are of a user key each. `None` says nothing but that they are to be taken one by one.
     ///
     /// Cost: a reference count, and for a merge a search for where another child comes in between.
     fn stretch(&self, _direction: Direction) -> Option<Stretch> {

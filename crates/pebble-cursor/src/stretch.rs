@@ -34,8 +34,8 @@ pub enum Direction {
     Backward,
 }
 
-/// Records of one block, all puts, each of a user key of its own, that a cursor would give one after another. Lent by
-/// [`Cursor::stretch`](crate::Cursor::stretch).
+/// Records of one block, none of which deletes, each of a user key of its own, that a cursor would give one after
+/// another. Lent by [`Cursor::stretch`](crate::Cursor::stretch).
 ///
 /// Cost: making one counts a reference on the block; a step reads two bytes, a record its header.
 #[derive(Clone, Debug)]

@@ -101,6 +101,18 @@ impl Builder {
         self
     }
 
+    /// Bytes from which on a value lies in a table of values: 4 KiB, at least 64; `None` leaves every value in its
+    /// record.
+    ///
+    /// What lies apart is written once, by the flush, and not by the merges that follow; a read of it costs one miss
+    /// more, a scan one for each value. Its space comes back by merges once half of such a table is dead. It may be
+    /// changed from open to open, and then holds for what is written and moved: what lies where it lies stays there
+    /// until then.
+    pub fn values_apart(mut self, from_len: Option<usize>) -> Self {
+        self.options.values_apart = from_len;
+        self
+    }
+
     /// Target bytes of a data block: 16 KiB.
     pub fn block_len(mut self, bytes: usize) -> Self {
         self.options.block_len = bytes;

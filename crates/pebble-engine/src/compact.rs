@@ -13,16 +13,17 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use pebble_compaction::{
-    Hints, Input, KeyRange, Plan, RangePlan, Reason, cuts_for, plan, plan_range, splits, table_meta,
+    Hints, Input, KeyRange, Plan, RangePlan, Reason, cuts_for, plan, plan_range, splits,
 };
 use pebble_cursor::{Concat, Merge, RangeDeletes};
 use pebble_format::manifest::LAST_LEVEL;
-use pebble_format::{HeadPrefix, OwnedKey};
+use pebble_format::{HeadPrefix, OwnedKey, PinnedRecord, RecordRef, Reference};
 use pebble_manifest::{Edit, NewRun, TableMeta, Version};
-use pebble_sstable::{Compression, OpenFile, StreamedRun, Table, TableInfo};
+use pebble_sstable::{Compression, OpenFile, StreamedRun, Table};
 
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -30,9 +31,10 @@ use crate::heat;
 use crate::install::InstallError;
 use crate::merges::Running;
 use crate::options::{Executor, SEALED_MAX};
-use crate::state::RunTables;
+use crate::state::{RunTables, Tree};
 use crate::sync::{Mutex, lock, thread};
-use crate::tables::{NewTables, RunRules};
+use crate::tables::{NewTables, RunRules, Written};
+use crate::values::refers_to;
 
 /// How long a merge holds before it looks again whether flushes have caught up.
 const YIELD: Duration = Duration::from_millis(1);
@@ -74,8 +76,12 @@ impl Core {
         let policy = self.options.policy();
         let written = self.visible.get();
         let wanted = self.wanted.list();
-        let hints = Hints { idle, wanted: &wanted, ..self.hints() };
-        let next = self.next_merge(|tree, busy| plan(&tree.version, busy, &policy, &hints))?;
+        let set_aside = self.merges.set_aside();
+        let next = self.next_merge(|tree, busy| {
+            let wasteful = tree.wasteful_tables(policy.crumb_bytes, &set_aside, false);
+            let hints = Hints { idle, wanted: &wanted, wasteful: &wasteful, ..self.hints() };
+            plan(&tree.version, busy, &policy, &hints)
+        })?;
         let Some(running) = next else {
             self.wanted.forget(&wanted);
             return Ok(Step::Nothing);
@@ -114,12 +120,16 @@ impl Core {
         watch: &mut (dyn FnMut(CompactProgress) -> ControlFlow<()> + Send),
     ) -> Result<()> {
         let upto = self.flush_all()?;
+        let crumb_bytes = self.options.policy().crumb_bytes;
         let mut progress = CompactProgress { done_bytes: 0, left_bytes: 0 };
         let mut in_vain = 0;
         loop {
             let mut waits = false;
+            let set_aside = self.merges.set_aside();
             let next = self.next_merge(|tree, busy| {
-                match plan_range(&tree.version, busy, &self.hints(), range, upto) {
+                let wasteful = tree.wasteful_tables(crumb_bytes, &set_aside, true);
+                let hints = Hints { wasteful: &wasteful, ..self.hints() };
+                match plan_range(&tree.version, busy, &hints, range, upto) {
                     RangePlan::Next { plan, left_bytes } => {
                         progress.left_bytes = left_bytes;
                         Some(plan)
@@ -220,11 +230,16 @@ impl Core {
         let (begun, progress) = (self.clock.now(), self.merge_progress());
         let snapshots = self.snapshots.list();
         let cached = heat::are_read(runs.iter().flat_map(|run| run.iter()));
+        let wasteful = tree.wasteful_values(self.options.policy().crumb_bytes, &self.merges.set_aside());
+        let fetched = AtomicU64::new(0);
+        let fetch = |record: RecordRef<'_>| Ok(self.fetch(tree, &wasteful, record, &fetched));
+        let moves_values = runs.iter().flat_map(|run| run.iter()).any(|table| refers_to(table, &wasteful));
         let rules = RunRules {
             snapshots: &snapshots,
             range_deletes: &range_deletes,
             bottom,
             compression: if bottom { self.options.compression } else { Compression::None },
+            fetch: if moves_values { Some(&fetch) } else { None },
             cut_at: &cut_at,
             cut_len_min,
             stop: &|| self.must_yield(stop),
@@ -235,13 +250,43 @@ impl Core {
         let parts = if is_large { self.options.merge_threads } else { 1 };
         let borders = splits(&running.plan, &tree.version, parts);
         let (written, outputs) = self.move_in_parts(&runs, &borders, &rules)?;
-        let bytes = written.iter().map(|table| table.len).sum();
-        let metas = written.into_iter().map(table_meta).collect();
+        let bytes = written.len();
+        let (tables, added_values) = written.into_metas();
         let removed: Vec<u64> = running.plan.tables().collect();
-        self.install_or_clean(|version| self.outcome(version, removed, to, metas), None, outputs)?;
+        let edit = |version: &Version| {
+            let edit = self.outcome(version, removed, to, tables)?;
+            Ok(Edit { added_values, ..edit })
+        };
+        self.install_or_clean(edit, None, outputs)?;
+        let read = read + fetched.into_inner();
         self.counters.compacted(read, bytes);
         self.pace.merged(read, self.clock.now().saturating_sub(begun));
         Ok(())
+    }
+
+    /// The record that one refers to, if its table of values is among the wasteful ones. A value that cannot be read
+    /// stays where it is, and so do those beside it in later merges: it is no reason to give one up.
+    fn fetch(
+        &self,
+        tree: &Tree,
+        wasteful: &[u64],
+        record: RecordRef<'_>,
+        fetched: &AtomicU64,
+    ) -> Option<PinnedRecord> {
+        let number = Reference::read(record.value()).ok()?.table.get();
+        wasteful.binary_search(&number).ok()?;
+        match tree.values.follow_once(record) {
+            Ok(found) => {
+                fetched.fetch_add(found.record().raw().len() as u64, Ordering::Relaxed);
+                Some(found)
+            }
+            Err(error) => {
+                let error = self.met(error);
+                tracing::warn!(%error, "a value stays where it is");
+                self.merges.set_values_aside(number, error);
+                None
+            }
+        }
     }
 
     /// Moves the records of `runs`, in as many parts as the borders make, each with a thread of its own.
@@ -250,7 +295,7 @@ impl Core {
         runs: &[RunTables],
         borders: &[OwnedKey],
         rules: &RunRules<'_>,
-    ) -> Result<(Vec<TableInfo>, NewTables<'a>)> {
+    ) -> Result<(Written, NewTables<'a>)> {
         let lows = std::iter::once(None).chain(borders.iter().map(Some));
         let highs = borders.iter().map(Some).chain([None]);
         let parts: Vec<_> = lows.zip(highs).collect();
@@ -264,14 +309,14 @@ impl Core {
             }),
             _ => parts.iter().map(|range| one(*range)).collect(),
         };
-        let mut tables = Vec::new();
+        let mut all = Written::default();
         let mut outputs = NewTables::new(&self.tables, rules.cached);
         for part in done {
             let (written, created) = part?;
-            tables.extend(written);
+            all.join(written);
             outputs.join(created);
         }
-        Ok((tables, outputs))
+        Ok((all, outputs))
     }
 
     /// All records of these runs, in order.
@@ -319,7 +364,7 @@ impl Core {
 }
 
 /// The open tables of an input.
-fn tables_of(tree: &crate::state::Tree, input: &Input) -> RunTables {
+fn tables_of(tree: &Tree, input: &Input) -> RunTables {
     let run = tree.version.runs().zip(&tree.runs).find(|(run, _)| run.id() == input.run);
     let tables = run.map(|(_, tables)| &**tables).unwrap_or_default();
     let taken: HashSet<u64> = input.tables.iter().copied().collect();

@@ -94,8 +94,7 @@ impl Core {
         let heap_log = if self.options.log_io == LogIo::Write { self.memtable_len.log } else { 0 };
         let sealed = state.sealed.iter().map(|sealed| sealed.memtable.memory());
         let memtables = self.memtable_len.index + sealed.sum::<usize>() + heap_log * (1 + state.sealed.len());
-        let tables: usize =
-            state.tree.runs.iter().flat_map(|run| run.iter()).map(|table| table.memory()).sum();
+        let tables: usize = state.tree.tables().map(|table| table.memory()).sum();
         let left = self.options.memory_budget.saturating_sub((memtables + tables) as u64);
         let (min, max) = self.options.cache_len();
         self.tables.cache_up_to(left.clamp(min, max));
@@ -124,7 +123,11 @@ impl Core {
                 level.records += run.tables().iter().map(|meta| meta.count).sum::<u64>();
             }
         }
-        let tables = || state.tree.runs.iter().flat_map(|run| run.iter());
+        let values = &state.tree.values;
+        stats.value_tables = values.tables().len();
+        stats.value_table_bytes = values.tables().iter().map(|table| table.len()).sum();
+        (stats.value_bytes, stats.value_dead_bytes) = values.bytes();
+        let tables = || state.tree.tables();
         stats.table_memory_bytes = tables().map(|table| table.memory()).sum();
         if self.options.read_mode == ReadMode::Map {
             stats.table_mapped_bytes = tables().map(|table| table.len()).sum();

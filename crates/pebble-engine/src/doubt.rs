@@ -3,6 +3,7 @@
 //! ```text
 //!   lost block      keys between its neighbours that the table's point index led to it; all of them, if it has none
 //!   lost table      every key within the bounds that the manifest has of it
+//!   lost value      its key, which the record that refers to it has
 //!   lost frame      the keys that its bytes name; if one byte is wrong, what was written is among them
 //! ```
 //!
@@ -40,11 +41,17 @@ pub(crate) struct Doubts {
     pub(crate) keys: BTreeMap<UserKey, FrameAt>,
     /// Range deletes of lost frames.
     pub(crate) ranges: Vec<(RangeDelete, FrameAt)>,
+    /// Keys whose values lay in tables of values where they cannot be read any more.
+    pub(crate) values: BTreeMap<UserKey, pebble_format::Error>,
 }
 
 impl Doubts {
     pub(crate) fn is_empty(&self) -> bool {
-        self.parts.is_empty() && self.tables.is_empty() && self.keys.is_empty() && self.ranges.is_empty()
+        self.parts.is_empty()
+            && self.tables.is_empty()
+            && self.keys.is_empty()
+            && self.ranges.is_empty()
+            && self.values.is_empty()
     }
 
     /// `Ok` if the absence of a key is certain.
@@ -54,6 +61,9 @@ impl Doubts {
         };
         if let Some((file, offset)) = self.keys.get(&(keyspace, Box::from(key))) {
             return in_log(file, *offset);
+        }
+        if let Some(error) = self.values.get(&(keyspace, Box::from(key))) {
+            return Err(error.clone().into());
         }
         for (range, (file, offset)) in &self.ranges {
             if range.covers(keyspace, key) {

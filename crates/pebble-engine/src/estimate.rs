@@ -21,7 +21,7 @@ const SAMPLE: usize = 256;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SizeEstimate {
-    /// Bytes of tables, indexes and filters included.
+    /// Bytes of tables, indexes and filters included, and of values that lie apart.
     pub table_bytes: u64,
     /// Bytes of records in memtables.
     pub memtable_bytes: u64,
@@ -56,7 +56,8 @@ impl ReadState {
         for (run, tables) in self.tree.version.runs().zip(&self.tree.runs) {
             for table in tables.get(run.overlapping(low, high)).unwrap_or_default() {
                 let part = table.part_within(low, high)?;
-                bytes += part * table.len() as f64;
+                let apart = table.info().referred.iter().map(|referred| referred.bytes as f64).sum::<f64>();
+                bytes += part * (table.len() as f64 + apart);
                 records += part * table.info().count as f64;
                 tombstones += part * table.info().tombstones as f64;
             }

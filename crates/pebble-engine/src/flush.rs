@@ -13,13 +13,13 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use pebble_compaction::{cuts, table_meta};
+use pebble_compaction::cuts;
 use pebble_cursor::Cursor;
 use pebble_format::Seqno;
 use pebble_format::log::LogPosition;
-use pebble_manifest::{Edit, NewRun, Version};
+use pebble_manifest::{Edit, NewRun, TableMeta, Version};
 use pebble_memtable::Memtable;
-use pebble_sstable::{Compression, TableInfo};
+use pebble_sstable::Compression;
 
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -28,7 +28,7 @@ use crate::install::InstallError;
 use crate::options::Executor;
 use crate::state::Sealed;
 use crate::sync::lock;
-use crate::tables::{KeyRange, NewTables, RunRules};
+use crate::tables::{KeyRange, NewTables, RunRules, Written};
 
 /// The part of a full memtable that is worth a table of its own when no more writes come.
 const REST_PART: usize = 16;
@@ -71,6 +71,8 @@ impl Core {
             // A merge that runs beside it only takes records down, to where this looks too.
             bottom: is_clear(&tree.version, memtable),
             compression: Compression::None,
+            // A memtable holds no reference.
+            fetch: None,
             cut_at: &cuts(&tree.version, log_bytes, cut_len_min),
             cut_len_min,
             stop: &|| false,
@@ -78,9 +80,11 @@ impl Core {
             cached: heat::is_read(&tree),
         };
         let (written, outputs) = self.write_run(&mut memtable.cursor(), &rules, (None, None))?;
-        let bytes = written.iter().map(|table| table.len).sum();
+        let bytes = written.len();
+        let (tables, added_values) = written.into_metas();
         let edit = Edit {
-            added_runs: new_run(0, self.tables.new_number(), written),
+            added_runs: new_run(0, self.tables.new_number(), tables),
+            added_values,
             log_first: Some(sealed.next_segment),
             // Its name is durable when the edit is: see `install`. So its absence will be damage, not a crash's
             // trace.
@@ -116,7 +120,7 @@ impl Core {
         input: &mut impl Cursor,
         rules: &RunRules<'_>,
         range: KeyRange<'_>,
-    ) -> Result<(Vec<TableInfo>, NewTables<'_>)> {
+    ) -> Result<(Written, NewTables<'_>)> {
         let mut outputs = NewTables::new(&self.tables, rules.cached);
         let mut written = self.tables.write_run(input, &mut outputs, rules, range);
         if written.is_err() && outputs.sync_failed() {
@@ -189,11 +193,8 @@ fn is_clear(version: &Version, memtable: &Memtable) -> bool {
 }
 
 /// The edit's part that adds `tables` as one run; nothing when every record was dropped.
-pub(crate) fn new_run(level: u8, run: u64, tables: Vec<TableInfo>) -> Vec<NewRun> {
-    if tables.is_empty() {
-        return Vec::new();
-    }
-    vec![NewRun { level, run, tables: tables.into_iter().map(table_meta).collect() }]
+pub(crate) fn new_run(level: u8, run: u64, tables: Vec<TableMeta>) -> Vec<NewRun> {
+    if tables.is_empty() { Vec::new() } else { vec![NewRun { level, run, tables }] }
 }
 
 impl Core {

@@ -5,6 +5,7 @@
 //!        ├─ Memtable::may_hold ─► get_pinned   active, then sealed newest to oldest
 //!        └─ Run::find ─► Table::prefetch …     the one table of each run that may hold the key: ask for its line
 //!                     ─► Table::get_hashed     newest run first: index line, then record: two dependent misses
+//!                     ─► Values::follow        where its value lies apart, one more
 //! ```
 //!
 //! The order of places is the order of time: every record in an earlier place is newer than every record of the
@@ -32,6 +33,10 @@ impl Core {
         let found = state.find(InternalKey::lookup(keyspace, key, seqno)).map_err(|error| self.met(error))?;
         match (found.filter(|found| !found.record().is_tombstone()), &self.doubts) {
             (None, Some(doubts)) => doubts.check(keyspace, key).map(|()| None),
+            (Some(found), _) if found.record().is_reference() => {
+                let record = state.tree.values.follow(found.record()).map_err(|error| self.met(error))?;
+                Ok(Some(record.into_value()))
+            }
             (found, _) => Ok(found.map(PinnedRecord::into_value)),
         }
     }

@@ -59,8 +59,7 @@ impl Core {
     /// wait for the device otherwise, a few blocks at a time.
     pub(crate) fn warm_what_is_read(&self) -> Result<bool> {
         let tree = Arc::clone(&self.state.load().tree);
-        let mut tables = tree.runs.iter().flat_map(|run| run.iter());
-        let found = tables.find(|table| !table.is_warm() && table.blocks_read().0 >= TOUCHED_MIN);
+        let found = tree.tables().find(|table| !table.is_warm() && table.blocks_read().0 >= TOUCHED_MIN);
         match found {
             Some(table) if table.len() < self.fs.spare_memory() / WARM_PART => Ok(table.warm()? > 0),
             _ => Ok(false),
@@ -71,7 +70,7 @@ impl Core {
     pub(crate) fn warm(&self, stop: &dyn Fn() -> bool) -> Result<()> {
         let tree = Arc::clone(&self.state.load().tree);
         let mut spare = self.fs.spare_memory() / WARM_PART;
-        for table in tree.runs.iter().flat_map(|run| run.iter()).filter(|table| !table.is_warm()) {
+        for table in tree.tables().filter(|table| !table.is_warm()) {
             spare = spare.saturating_sub(table.len());
             if spare == 0 || stop() {
                 break;

@@ -27,7 +27,7 @@ use pebble_manifest::{Edit, ManifestLog, ManifestState, Version};
 
 use crate::core::Core;
 use crate::error::{Error, Result};
-use crate::state::{ReadState, Sealed};
+use crate::state::{ReadState, Sealed, Tree};
 use crate::sync::MutexGuard;
 use crate::tables::Tables;
 
@@ -114,12 +114,9 @@ impl Core {
     ) -> Result<(), InstallError> {
         let mut manifest = self.lock_manifest().map_err(InstallError::NotInstalled)?;
         let mut edit = edit(&manifest.state().version).map_err(InstallError::NotInstalled)?;
-        let next = manifest.preview(&mut edit, &self.tables).map_err(InstallError::NotInstalled)?;
         let old = Arc::clone(&self.state.load().tree);
-        let tree = self
-            .tables
-            .open_tree(Arc::clone(&next.version), Some(&old))
-            .map_err(InstallError::NotInstalled)?;
+        let prepared = self.prepare(&manifest, &mut edit, &old);
+        let (next, tree) = prepared.map_err(InstallError::NotInstalled)?;
         let synced = self.fs.sync_dir(&self.dir).map_err(|error| InstallError::Unknown(error.into()));
         let recorded = synced.and_then(|()| manifest.record(&edit, next, &self.tables));
         recorded.inspect_err(|error| self.install_failed(error))?;
@@ -133,6 +130,21 @@ impl Core {
 
         self.tables.remove(&edit.gone());
         Ok(())
+    }
+
+    /// The state and the tree after `edit`, which then also removes the tables of values that nothing refers to any
+    /// more.
+    fn prepare(&self, manifest: &Manifest, edit: &mut Edit, old: &Tree) -> Result<(ManifestState, Tree)> {
+        let next = manifest.preview(edit, &self.tables)?;
+        let tree = self.tables.open_tree(Arc::clone(&next.version), Some(old))?;
+        let unreferred = tree.values.unreferred();
+        if unreferred.is_empty() {
+            return Ok((next, tree));
+        }
+        edit.removed.extend(unreferred);
+        let next = manifest.preview(edit, &self.tables)?;
+        let tree = self.tables.open_tree(Arc::clone(&next.version), Some(&tree))?;
+        Ok((next, tree))
     }
 
     /// Takes a keyspace out of the manifest, and returns once that is durable.

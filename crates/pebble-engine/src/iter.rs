@@ -130,6 +130,8 @@ pub struct Iter {
     seqno: Seqno,
     front: Option<End>,
     back: Option<End>,
+    /// The record whose value lies apart that was lent last.
+    lent: Option<PinnedRecord>,
     phase: Phase,
 }
 
@@ -229,7 +231,7 @@ impl Iter {
         bounds: Bounds,
         seqno: Seqno,
     ) -> Self {
-        Self { state, core, keyspace, bounds, seqno, front: None, back: None, phase: Phase::Open }
+        Self { state, core, keyspace, bounds, seqno, front: None, back: None, lent: None, phase: Phase::Open }
     }
 
     /// An end at no position.
@@ -322,7 +324,10 @@ impl Iter {
     #[inline]
     fn next_from(&mut self, side: Side) -> Option<Result<PinnedRecord>> {
         match self.advance(side) {
-            Ok(true) => self.end(side).as_ref()?.pinned().map(Ok),
+            Ok(true) => {
+                let found = self.end(side).as_ref()?.pinned()?;
+                Some(if found.record().is_reference() { self.follow(&found) } else { Ok(found) })
+            }
             Ok(false) => None,
             Err(error) => Some(Err(error)),
         }
@@ -331,10 +336,30 @@ impl Iter {
     #[inline]
     fn lend_from(&mut self, side: Side) -> Option<Result<RecordRef<'_>>> {
         match self.advance(side) {
-            Ok(true) => self.end(side).as_ref()?.record().map(Ok),
+            // Only where there are values apart is each record looked at for it.
+            Ok(true) if self.state.tree.values.is_empty() => self.end(side).as_ref()?.record().map(Ok),
+            Ok(true) => self.lend_or_follow(side),
             Ok(false) => None,
             Err(error) => Some(Err(error)),
         }
+    }
+
+    fn lend_or_follow(&mut self, side: Side) -> Option<Result<RecordRef<'_>>> {
+        if self.end(side).as_ref()?.record()?.is_reference() {
+            let found = self.end(side).as_ref()?.pinned()?;
+            return Some(self.follow(&found).map(|followed| self.lent.insert(followed).record()));
+        }
+        self.end(side).as_ref()?.record().map(Ok)
+    }
+
+    /// The record with the value, in place of one that refers to it.
+    fn follow(&mut self, found: &PinnedRecord) -> Result<PinnedRecord> {
+        self.state.tree.values.follow(found.record()).map_err(|error| {
+            let error = self.met(error);
+            // No end goes on from here.
+            (self.front, self.back, self.phase) = (None, None, Phase::Failed(error.clone()));
+            error
+        })
     }
 
     /// Moves an end to its next entry; says whether there is one.

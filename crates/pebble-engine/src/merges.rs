@@ -85,7 +85,12 @@ impl Merges {
         true
     }
 
-    /// The numbers of the tables that are set aside.
+    /// Keeps merges from moving what a table of values holds.
+    pub(crate) fn set_values_aside(&self, number: u64, error: Error) {
+        lock(&self.state).set_aside.insert(number, error);
+    }
+
+    /// The numbers of the tables that are set aside, of runs and of values.
     pub(crate) fn set_aside(&self) -> Vec<u64> {
         lock(&self.state).set_aside.keys().copied().collect()
     }

@@ -91,7 +91,7 @@ impl Writer {
 }
 
 fn empty_tree() -> Arc<Tree> {
-    Arc::new(Tree::new(Arc::new(Version::default()), Vec::new()))
+    Arc::new(Tree::new(Arc::new(Version::default()), Vec::new(), Vec::new()))
 }
 
 fn lookup(key: &u8, seqno: Seqno) -> InternalKey<'_> {
@@ -346,8 +346,10 @@ fn tables_removed_against_a_reader() {
             thread::spawn(move || {
                 let picture = core.state.load_full();
                 assert_eq!(get(&core, 1), Some(b"2".to_vec()));
-                let all = picture.tree.runs.iter().flat_map(|run| run.iter());
-                assert!(all.map(|table| table.verify().unwrap()).count() > 0, "held, so whole");
+                assert!(
+                    picture.tree.tables().map(|table| table.verify().unwrap()).count() > 0,
+                    "held, so whole"
+                );
             })
         };
         core.flush_all().unwrap();

@@ -16,6 +16,13 @@ use crate::error::{Error, Result};
 /// Largest memtable, in bytes of log and of index each: one full-grown log segment.
 const MEMTABLE_LEN_MAX: u64 = 64 << 20;
 
+/// Shortest value that may lie apart, so that a block of a table of values never takes two.
+pub const VALUES_APART_MIN: usize = 64;
+
+/// A table of values is so many times as long as another at most: there is no point index that has to reach over it,
+/// and the fewer there are, the shorter the lists of those that a table refers to.
+const VALUE_TABLE_FACTOR: u64 = 8;
+
 /// Most threads that may merge.
 const THREADS_MAX: usize = 64;
 
@@ -66,6 +73,9 @@ pub struct Options {
     /// Compression of the oldest run, where most data rests. LZ4, block by block where it pays. Zstd needs the
     /// feature of that name.
     pub compression: Compression,
+    /// Bytes from which on a value lies in a table of values, and is not moved by merges; `None` leaves all values in
+    /// their records. 4 KiB.
+    pub values_apart: Option<usize>,
     /// Target bytes of a data block. 16 KiB.
     pub block_len: usize,
     /// Target bytes of a table. 32 MiB.
@@ -92,6 +102,7 @@ impl Default for Options {
             read_mode: ReadMode::Map,
             point_index: PointIndex::Location,
             compression: Compression::Lz4,
+            values_apart: Some(4 << 10),
             block_len: 16 << 10,
             table_len: 32 << 20,
             shape: Policy::default(),
@@ -147,6 +158,9 @@ impl Options {
         if !(1 << 10..=1 << 30).contains(&self.table_len) {
             return Err(Error::invalid("tables must be 1 KiB to 1 GiB long"));
         }
+        if self.values_apart.is_some_and(|from_len| from_len < VALUES_APART_MIN) {
+            return Err(Error::invalid(format!("values apart from {VALUES_APART_MIN} bytes on at least")));
+        }
         TableOptions { compression: self.compression, ..self.table_options([0; 16]) }.check()?;
         if !(1..=THREADS_MAX).contains(&self.merge_threads) {
             return Err(Error::invalid(format!("merge threads: 1 to {THREADS_MAX}")));
@@ -160,6 +174,24 @@ impl Options {
             block_len: self.block_len,
             table_len: self.table_len,
             index: self.point_index,
+            uuid,
+            ..TableOptions::default()
+        }
+    }
+
+    /// How tables of values are written. They are compressed at once, for no merge does it later; without a dictionary,
+    /// which serves short records.
+    pub(crate) fn value_table_options(&self, uuid: [u8; 16]) -> TableOptions {
+        let compression = match self.compression {
+            Compression::Zstd { level, .. } => Compression::Zstd { level, dictionary: false },
+            other => other,
+        };
+        TableOptions {
+            block_len: VALUES_APART_MIN,
+            table_len: self.table_len.saturating_mul(VALUE_TABLE_FACTOR),
+            index: PointIndex::None,
+            compression,
+            holds_values: true,
             uuid,
             ..TableOptions::default()
         }

@@ -6,6 +6,7 @@
 //!                         ranges apart, or keys apart           runs of level 0, as they are
 //!                         both overlap                          merged into one run, record by record
 //!   log                 the newest run
+//!   tables of values    as they are, if something refers to them; from a damaged one what is left is written anew
 //! ```
 //!
 //! The order is right because every record has its number: of two runs of level 0 made here, all numbers of one are
@@ -13,23 +14,25 @@
 //!
 //! Threading: one thread.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use pebble_compaction::table_meta;
 use pebble_cursor::{Cursor, Merge, RangeDelete, RangeDeletes};
 use pebble_format::manifest::LAST_LEVEL;
 use pebble_format::{FileName, OwnedKey, Seqno};
 use pebble_manifest::{Edit, ManifestLog, ManifestState, NewRun, TableMeta};
-use pebble_sstable::Compression;
+use pebble_sstable::{Compression, TableInfo};
 use pebble_vfs::{Fs, Open};
 
 use crate::doubt::{Doubts, Hole, tombstones};
 use crate::error::Result;
+use crate::followed::{Followed, Following};
 use crate::options::Options;
 use crate::sorted::Sorted;
 use crate::survey::{Found, Survey};
-use crate::tables::{NewTables, RunRules, Tables};
+use crate::tables::{NewTables, RunRules, Tables, Written};
 
 /// Bytes that are copied at a time.
 const COPY_LEN: usize = 1 << 20;
@@ -59,10 +62,12 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// The one table that can be taken over as it is.
-    fn as_it_is(&self) -> Option<&Found> {
+    /// The one table that can be taken over as it is, with what it refers to.
+    fn as_it_is(&self, following: &Following) -> Option<&Found> {
         match &self.found[..] {
-            [found] if found.is_whole && self.lost.is_empty() => Some(found),
+            [found] if found.is_whole && self.lost.is_empty() => {
+                Some(*found).filter(|found| following.is_whole(found.remains.table()))
+            }
             _ => None,
         }
     }
@@ -86,7 +91,18 @@ pub(crate) fn rebuild(survey: &Survey, target: &Target<'_>, options: &Options, o
     };
     let next_file = survey.next_file.saturating_add(runs.len() as u64);
     let tables = Tables::new(Arc::clone(&target.fs), target.dir.into(), survey.uuid, options, next_file);
-    let mut builder = Builder { survey, target, options, older, tables: &tables, kept: vec![], written: 0 };
+    let mut builder = Builder {
+        survey,
+        target,
+        options,
+        older,
+        tables: &tables,
+        following: Following::new(&survey.values, older),
+        referred: BTreeSet::new(),
+        added_values: Vec::new(),
+        kept: Vec::new(),
+        written: 0,
+    };
     let mut outputs = NewTables::new(&tables, true);
     let mut added_runs = Vec::new();
     for placed in &runs {
@@ -99,20 +115,16 @@ pub(crate) fn rebuild(survey: &Survey, target: &Target<'_>, options: &Options, o
     if !log.is_empty() {
         added_runs.push(NewRun { level: 0, run: tables.new_number(), tables: log });
     }
-    let Builder { kept, written, .. } = builder;
+    builder.keep_values()?;
+    let Builder { kept, written, added_values, following, .. } = builder;
     outputs.keep();
-    begin(survey, target, &tables, added_runs, &kept)?;
-    Ok(Built { doubts: doubts_of(survey), kept, written })
+    begin(survey, target, &tables, Edit { added_runs, added_values, ..Edit::default() }, &kept)?;
+    let doubts = Doubts { values: following.lost(), ..doubts_of(survey) };
+    Ok(Built { doubts, kept, written })
 }
 
 /// Puts the tree in force: the last step.
-fn begin(
-    survey: &Survey,
-    target: &Target<'_>,
-    tables: &Tables,
-    added_runs: Vec<NewRun>,
-    kept: &[u64],
-) -> Result<()> {
+fn begin(survey: &Survey, target: &Target<'_>, tables: &Tables, tree: Edit, kept: &[u64]) -> Result<()> {
     if target.in_place {
         for name in survey.files.keys() {
             let goes = match FileName::parse(name) {
@@ -126,15 +138,15 @@ fn begin(
         }
     }
     let manifest = tables.new_number();
-    let of_tables = added_runs.iter().flat_map(|run| &run.tables).map(|meta| meta.seqno_max);
+    let of_runs = tree.added_runs.iter().flat_map(|run| &run.tables);
+    let of_tables = of_runs.chain(&tree.added_values).map(|meta| meta.seqno_max);
     let newest = of_tables.max().unwrap_or(Seqno::ZERO).max(survey.log.last_seqno);
     let known = survey.manifest.as_ref().map_or(Seqno::ZERO, |found| found.state.flushed_seqno);
     let edit = Edit {
-        added_runs,
         flushed_seqno: Some(newest.max(known)),
         next_file: Some(tables.next_number()),
         keyspaces: survey.keyspaces()?.into_iter().collect(),
-        ..Edit::default()
+        ..tree
     };
     let state = ManifestState::new(survey.uuid).apply(&edit)?;
     target.fs.sync_dir(target.dir)?;
@@ -150,6 +162,7 @@ fn doubts_of(survey: &Survey) -> Doubts {
         tables: survey.lost_tables.values().cloned().collect(),
         keys: survey.log.lost_keys.iter().cloned().collect(),
         ranges: survey.log.lost_ranges.clone(),
+        values: BTreeMap::new(),
     }
 }
 
@@ -221,6 +234,10 @@ struct Builder<'a> {
     options: &'a Options,
     older: bool,
     tables: &'a Tables,
+    following: Rc<Following>,
+    /// Tables of values that those made so far refer to.
+    referred: BTreeSet<u64>,
+    added_values: Vec<TableMeta>,
     kept: Vec<u64>,
     written: u64,
 }
@@ -230,8 +247,9 @@ impl Builder<'_> {
     fn run(&mut self, placed: &Placed<'_>, outputs: &mut NewTables<'_>) -> Result<Vec<TableMeta>> {
         let mut metas = Vec::new();
         for (at, source) in placed.sources.iter().enumerate() {
-            if let Some(found) = source.as_it_is() {
+            if let Some(found) = source.as_it_is(&self.following) {
                 self.keep(found)?;
+                self.note_referred(found.remains.table().info());
                 metas.push(found.meta.clone());
                 continue;
             }
@@ -262,7 +280,7 @@ impl Builder<'_> {
         }
         let mut deletes: Vec<RangeDelete> = Vec::new();
         for found in &source.found {
-            children.push(Box::new(found.remains.cursor()));
+            children.push(Box::new(Followed::new(found.remains.cursor(), Rc::clone(&self.following))));
             deletes.extend(found.remains.table().range_deletes().iter().cloned());
         }
         let compression = if level == LAST_LEVEL { self.options.compression } else { Compression::None };
@@ -295,6 +313,7 @@ impl Builder<'_> {
             // A tombstone may have something to hide in a table that nobody knows of any more.
             bottom: false,
             compression,
+            fetch: None,
             cut_at: &[],
             cut_len_min: 0,
             stop: &|| false,
@@ -302,8 +321,31 @@ impl Builder<'_> {
             cached: true,
         };
         let written = self.tables.write_run(&mut input, outputs, &rules, (None, next))?;
-        self.written += written.len() as u64;
-        Ok(written.into_iter().map(table_meta).collect())
+        Ok(self.enter(written))
+    }
+
+    /// Notes what was written; gives the run's tables.
+    fn enter(&mut self, written: Written) -> Vec<TableMeta> {
+        self.written += (written.tables.len() + written.values.len()) as u64;
+        written.tables.iter().for_each(|info| self.note_referred(info));
+        let (tables, mut values) = written.into_metas();
+        self.added_values.append(&mut values);
+        tables
+    }
+
+    fn note_referred(&mut self, info: &TableInfo) {
+        self.referred.extend(info.referred.iter().map(|referred| referred.table));
+    }
+
+    /// Takes over the tables of values that something refers to. Those that were written are in the list already.
+    fn keep_values(&mut self) -> Result<()> {
+        for (number, found) in &self.survey.values {
+            if self.referred.contains(number) {
+                self.keep(found)?;
+                self.added_values.push(found.meta.clone());
+            }
+        }
+        Ok(())
     }
 
     /// All records that are left.

@@ -19,13 +19,13 @@
 //!
 //! A log counts as clean if it ends with a seal, and exactly where the manifest says that it was sealed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use pebble_format::log::LogPosition;
 use pebble_format::{Corruption, FileName, HeadPrefix, KeyspaceId, RecordRef, Seqno, record};
-use pebble_manifest::{Edit, ManifestState, NewRun};
+use pebble_manifest::{Edit, ManifestState, NewRun, TableMeta};
 use pebble_memtable::{Memtable, MemtableWriter};
 use pebble_sstable::Compression;
 use pebble_vfs::Fs;
@@ -98,6 +98,7 @@ pub(crate) fn flush_replayed(
     memtable_len: MemtableLen,
 ) -> Result<Edit> {
     let mut added_runs: Vec<NewRun> = Vec::new();
+    let mut added_values: Vec<TableMeta> = Vec::new();
     let mut flush = |gathered: Gathered| -> Result<()> {
         let memtable = gathered.into_memtable()?;
         let rules = RunRules {
@@ -105,6 +106,7 @@ pub(crate) fn flush_replayed(
             range_deletes: &memtable.range_deletes().unwrap_or_default(),
             bottom: bottom && added_runs.is_empty(),
             compression: Compression::None,
+            fetch: None,
             cut_at: &[],
             cut_len_min: 0,
             stop: &|| false,
@@ -113,7 +115,9 @@ pub(crate) fn flush_replayed(
             cached: false,
         };
         let written = tables.write_run(&mut memtable.cursor(), outputs, &rules, (None, None))?;
-        added_runs.extend(new_run(0, tables.new_number(), written));
+        let (run, mut values) = written.into_metas();
+        added_runs.extend(new_run(0, tables.new_number(), run));
+        added_values.append(&mut values);
         Ok(())
     };
     let mut gathered = Gathered::default();
@@ -129,6 +133,7 @@ pub(crate) fn flush_replayed(
     }
     Ok(Edit {
         added_runs,
+        added_values,
         log_first: Some(recovered.next_segment),
         flushed_seqno: Some(order.last()),
         ..Edit::default()
@@ -206,6 +211,13 @@ impl Order {
                 let gap = Corruption::new("log sequence", offset, self.next.0, record.seqno().0);
                 return Err(gap.in_file(&file()).into());
             }
+            // A reference leads to a table, and stands in none but tables.
+            if record.is_reference() {
+                let (offset, kind) = (base + at as u64, record.trailer().kind_byte());
+                return Err(Corruption::new("log record kind", offset, 0, kind.into())
+                    .in_file(&file())
+                    .into());
+            }
             // A name is durable before the first record of its keyspace is: one without a name is a lost edit.
             if !self.keyspaces.contains(&record.keyspace()) {
                 let (offset, keyspace) = (base + at as u64, u64::from(record.keyspace().0));
@@ -252,6 +264,8 @@ pub(crate) fn remove_orphans(
     manifest: u64,
 ) -> Result<u64> {
     let log_first = u64::from(state.log_first);
+    let version = &state.version;
+    let tables: HashSet<u64> = version.tables().chain(version.values()).map(|meta| meta.number).collect();
     let mut removed = 0;
     for entry in fs.list(dir)?.into_iter().filter(|entry| entry.is_file) {
         let Some(name) = entry.name.to_str().and_then(FileName::parse) else { continue };
@@ -260,7 +274,7 @@ pub(crate) fn remove_orphans(
             FileName::CurrentTemp => false,
             FileName::Manifest(number) => number == manifest,
             FileName::Log(number) => number >= log_first,
-            FileName::Table(number) => state.version.tables().any(|meta| meta.number == number),
+            FileName::Table(number) => tables.contains(&number),
         };
         if !live {
             match fs.remove(&dir.join(&entry.name)) {

@@ -117,7 +117,7 @@ pub fn repair(
         extents: account(&survey),
         damage: survey.damage.clone(),
         keyspaces: survey.keyspaces()?.into_values().map(String::from).collect(),
-        tables_kept: survey.tables.values().filter(|found| found.is_whole).count() as u64,
+        tables_kept: survey.taken_over(),
         log_records: survey.log.count,
         manifest_believed: survey.state.is_some(),
         ..RepairReport::default()
@@ -210,14 +210,17 @@ fn manifest(survey: &Survey, file: &mut Account<'_>) {
 }
 
 fn table(survey: &Survey, number: u64, file: &mut Account<'_>) {
-    let Some(found) = survey.tables.get(&number) else {
+    let Some(found) = survey.tables.get(&number).or_else(|| survey.values.get(&number)) else {
         return match survey.passed_over.get(&number) {
             Some(&"unreadable") | None => file.rest(Fate::Unreadable, "nothing of it can be read"),
             Some(why) => file.rest(Fate::Dropped, why),
         };
     };
-    if found.is_whole {
+    if survey.is_taken_over(found) {
         return file.rest(Fate::Kept, "taken over as it is");
+    }
+    if found.is_whole && found.remains.table().info().holds_values {
+        return file.rest(Fate::Dropped, "no record refers to it");
     }
     for lost in found.remains.lost() {
         file.up_to(lost.offset, Fate::Kept, "records written anew");

@@ -157,7 +157,11 @@ impl LogRemains {
             .collect();
         let seqnos = found.as_ref().ok().and_then(|all| {
             let first = all.first()?.record().seqno();
-            let in_order = (first.0..).zip(all).all(|(seqno, record)| record.record().seqno().0 == seqno);
+            // A reference stands in no log.
+            let fits = |(seqno, record): (u64, &PinnedRecord)| {
+                record.record().seqno().0 == seqno && !record.record().is_reference()
+            };
+            let in_order = (first.0..).zip(all).all(fits);
             (in_order && all.len() as u64 == u64::from(count))
                 .then(|| (first, Seqno(first.0 + all.len() as u64 - 1)))
         });

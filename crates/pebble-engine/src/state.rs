@@ -22,6 +22,7 @@ use pebble_memtable::Memtable;
 use pebble_sstable::Table;
 
 use crate::sync::{ArcSwap, AtomicU64, Guard, Mutex, Ordering, lock};
+use crate::values::Values;
 
 /// A memtable that takes no more records and waits for its flush.
 pub(crate) struct Sealed {
@@ -42,10 +43,13 @@ pub(crate) struct Tree {
     pub(crate) runs: Vec<RunTables>,
     /// The range deletes of those runs that have any, by the run's place in `runs`, ascending.
     pub(crate) range_deletes: Vec<(usize, Arc<RangeDeletes>)>,
+    /// The tables that records of those refer to.
+    pub(crate) values: Values,
 }
 
 impl Tree {
-    pub(crate) fn new(version: Arc<Version>, runs: Vec<RunTables>) -> Self {
+    /// `values` are the open tables of [`Version::values`], in its order.
+    pub(crate) fn new(version: Arc<Version>, runs: Vec<RunTables>, values: Vec<Arc<Table>>) -> Self {
         let of_run = |(place, tables): (usize, &RunTables)| {
             let mut with_any = tables.iter().map(|table| table.range_deletes()).filter(|all| !all.is_empty());
             let first = with_any.next()?;
@@ -60,7 +64,13 @@ impl Tree {
             Some((place, joined))
         };
         let range_deletes = runs.iter().enumerate().filter_map(of_run).collect();
-        Self { version, runs, range_deletes }
+        let values = Values::new(values, &version, &runs);
+        Self { version, runs, range_deletes, values }
+    }
+
+    /// All open tables: those of the runs, then those of values.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
+        self.runs.iter().flat_map(|run| run.iter()).chain(self.values.tables())
     }
 
     /// The range deletes of the run at `place`.

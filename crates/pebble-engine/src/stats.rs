@@ -196,6 +196,14 @@ pub struct Stats {
     pub log_disk_bytes: u64,
     /// The levels that hold a run now.
     pub levels: Vec<LevelStats>,
+    /// Tables that hold long values now. They lie in no level.
+    pub value_tables: usize,
+    /// Bytes of their files.
+    pub value_table_bytes: u64,
+    /// Bytes of the values in them, uncompressed.
+    pub value_bytes: u64,
+    /// Of these, bytes that no record of a table refers to any more.
+    pub value_dead_bytes: u64,
     /// Snapshots alive now.
     pub snapshots: usize,
     /// The last sequence number that readers see.

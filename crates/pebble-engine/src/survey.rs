@@ -24,13 +24,14 @@ use pebble_compaction::table_meta;
 use pebble_cursor::Cursor;
 use pebble_format::log::LogPosition;
 use pebble_format::{FileName, InternalKey, KeyspaceId, Seqno};
-use pebble_manifest::{ManifestDamage, ManifestState, Salvaged, TableMeta};
+use pebble_manifest::{ManifestDamage, ManifestState, Salvaged, TableMeta, Version};
 use pebble_sstable::{Remains, Table, TableReadOptions, VerifyReport};
 use pebble_vfs::{Fs, Open};
 
 use crate::damage::{Damage, of_blocks, what};
 use crate::error::{Error, Result};
 use crate::salvaged::{self, LogRemains};
+use crate::values::first_missing;
 
 /// How far a walk over the files is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,6 +84,9 @@ pub(crate) struct Survey {
     /// What the manifest says, if it says anything.
     pub(crate) manifest: Option<Salvaged>,
     pub(crate) tables: BTreeMap<u64, Found>,
+    /// Tables of values, to which records of those refer. One that is lost is in neither list: what refers to it tells
+    /// which keys it had.
+    pub(crate) values: BTreeMap<u64, Found>,
     /// Tables of the tree that are not there, or of which nothing can be read.
     pub(crate) lost_tables: BTreeMap<u64, TableMeta>,
     /// Files with the name of a table that do not matter, and why.
@@ -130,6 +134,7 @@ pub(crate) fn survey(fs: Arc<dyn Fs>, dir: &Path, watch: &mut Watch<'_>) -> Resu
         uuid,
         state: state.cloned(),
         tables: BTreeMap::new(),
+        values: BTreeMap::new(),
         lost_tables: BTreeMap::new(),
         passed_over: BTreeMap::new(),
         log: LogRemains::default(),
@@ -146,6 +151,7 @@ pub(crate) fn survey(fs: Arc<dyn Fs>, dir: &Path, watch: &mut Watch<'_>) -> Resu
         survey.damage.push(Damage::new("CURRENT", 0, 0, "no manifest is left"));
     }
     survey.look_at_tables(&numbers, watch)?;
+    survey.look_at_references();
     survey.look_at_log()?;
     Ok(survey)
 }
@@ -157,7 +163,8 @@ fn not_a_database(dir: &Path) -> Error {
 /// Whether the tree that a manifest describes is the one that the files make. Where its last bytes are no edit, they
 /// may have been one that changed the tree: then every table must be there.
 fn is_believed(found: &Salvaged, present: &BTreeSet<u64>) -> bool {
-    let all_there = || found.state.version.tables().all(|meta| present.contains(&meta.number));
+    let version = &found.state.version;
+    let all_there = || version.tables().chain(version.values()).all(|meta| present.contains(&meta.number));
     found.is_newest && (found.end == found.len || all_there())
 }
 
@@ -196,10 +203,11 @@ fn common_uuid(fs: &dyn Fs, dir: &Path, files: &BTreeMap<String, u64>) -> Result
 
 impl Survey {
     fn look_at_tables(&mut self, present: &BTreeSet<u64>, watch: &mut Watch<'_>) -> Result<()> {
-        let metas: Option<BTreeMap<u64, TableMeta>> = self
-            .state
-            .as_ref()
-            .map(|state| state.version.tables().map(|meta| (meta.number, TableMeta::clone(meta))).collect());
+        let of_version = |version: &Version| -> BTreeMap<u64, TableMeta> {
+            let all = version.tables().chain(version.values());
+            all.map(|meta| (meta.number, TableMeta::clone(meta))).collect()
+        };
+        let metas = self.state.as_ref().map(|state| of_version(&state.version));
         let Some(metas) = metas else {
             for number in present {
                 watch.check()?;
@@ -217,7 +225,7 @@ impl Survey {
             } else {
                 let name = FileName::Table(number).to_string();
                 self.damage.push(Damage::new(&name, 0, 0, "missing"));
-                self.lost_tables.insert(number, meta);
+                self.lose(number, Some(meta));
             }
         }
         Ok(())
@@ -236,9 +244,7 @@ impl Survey {
         let lost =
             |survey: &mut Self, from: u64, error: &pebble_format::Error, expected: Option<TableMeta>| {
                 survey.damage.push(Damage::new(&name, from, len, what(error)));
-                if let Some(meta) = expected {
-                    survey.lost_tables.insert(number, meta);
-                }
+                survey.lose(number, expected);
                 survey.passed_over.insert(number, "unreadable");
             };
         let (table, mended) = match opened {
@@ -279,16 +285,59 @@ impl Survey {
         } else {
             None
         };
+        let holds_values = info.holds_values;
+        let meta = expected.unwrap_or_else(|| table_meta(info.clone()));
         if remains.good_blocks() == 0 {
-            let meta = expected.unwrap_or_else(|| table_meta(info.clone()));
-            self.lost_tables.insert(number, meta);
+            if !holds_values {
+                self.lose(number, Some(meta));
+            }
             self.passed_over.insert(number, "unreadable");
         } else {
-            let meta = expected.unwrap_or_else(|| table_meta(info.clone()));
-            self.tables.insert(number, Found { meta, remains, is_whole: damage.is_empty(), report });
+            let of = if holds_values { &mut self.values } else { &mut self.tables };
+            of.insert(number, Found { meta, remains, is_whole: damage.is_empty(), report });
         }
         self.damage.extend(damage);
         Ok(())
+    }
+
+    /// A table of the tree is lost. Of one of values nothing is to be kept in mind.
+    fn lose(&mut self, number: u64, meta: Option<TableMeta>) {
+        let of_values = self.state.as_ref().is_some_and(|state| state.version.value(number).is_some());
+        if let Some(meta) = meta.filter(|_| !of_values) {
+            self.lost_tables.insert(number, meta);
+        }
+    }
+
+    /// Whether a repair takes a table over as it is: it is whole, and so is what it refers to, or something refers to
+    /// it.
+    pub(crate) fn is_taken_over(&self, found: &Found) -> bool {
+        let info = found.remains.table().info();
+        let whole = |number: u64| self.values.get(&number).is_some_and(|found| found.is_whole);
+        let refers =
+            |other: &Found| other.remains.table().info().referred.iter().any(|to| to.table == info.number);
+        found.is_whole
+            && match info.holds_values {
+                true => self.tables.values().any(refers),
+                false => info.referred.iter().all(|to| whole(to.table)),
+            }
+    }
+
+    /// How many tables are.
+    pub(crate) fn taken_over(&self) -> u64 {
+        self.tables.values().chain(self.values.values()).filter(|found| self.is_taken_over(found)).count()
+            as u64
+    }
+
+    /// Tables that refer to a table of values which the manifest does not have, where it is believed.
+    fn look_at_references(&mut self) {
+        let Some(state) = &self.state else { return };
+        for found in self.tables.values() {
+            let table = found.remains.table();
+            if first_missing(&state.version, table).is_some() {
+                let (at, len) = (table.info().data_len, table.len());
+                self.damage.push(Damage::new(table.name(), at, len, "table of values that is referred to"));
+            }
+        }
     }
 
     fn look_at_log(&mut self) -> Result<()> {

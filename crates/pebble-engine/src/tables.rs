@@ -2,13 +2,13 @@
 //!
 //! Threading: shared by all; the cache inside has its own locks.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pebble_compaction::{Job, Outputs, run};
+use pebble_compaction::{Apart, Fetch, Job, Outputs, run, table_meta};
 use pebble_cursor::{Cursor, RangeDeletes};
 use pebble_format::{Corruption, FileName, OwnedKey, Seqno};
 use pebble_manifest::{TableMeta, Version};
@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::options::{Options, ReadMode};
 use crate::state::Tree;
 use crate::transfers::Transfers;
+use crate::values::first_missing;
 
 /// From the first key's user key on, and before the second one's.
 pub(crate) type KeyRange<'a> = (Option<&'a OwnedKey>, Option<&'a OwnedKey>);
@@ -30,6 +31,8 @@ pub(crate) struct Tables {
     uuid: [u8; 16],
     read_mode: ReadMode,
     template: TableOptions,
+    /// From which length on values go into tables of their own, and how those are written.
+    apart: Option<(usize, TableOptions)>,
     cache: Arc<BlockCache>,
     /// Who writes and reads tables beside those who make and merge them.
     pub(crate) transfers: Arc<Transfers>,
@@ -51,6 +54,7 @@ impl Tables {
             uuid,
             read_mode: options.read_mode,
             template: options.table_options(uuid),
+            apart: options.values_apart.map(|from_len| (from_len, options.value_table_options(uuid))),
             cache: Arc::new(BlockCache::new(usize::try_from(options.cache_len().0).unwrap_or(usize::MAX))),
             transfers: Arc::default(),
             next_file: AtomicU64::new(next_file),
@@ -120,36 +124,82 @@ impl Tables {
         outputs: &mut NewTables<'_>,
         rules: &RunRules<'_>,
         range: KeyRange<'_>,
-    ) -> Result<Vec<TableInfo>> {
+    ) -> Result<Written> {
         let job = Job {
             snapshots: rules.snapshots,
             range_deletes: rules.range_deletes,
             bottom: rules.bottom,
             range,
             table: TableOptions { compression: rules.compression, ..self.template.clone() },
+            apart: self.apart(rules.fetch),
             cut_at: rules.cut_at,
             cut_len_min: rules.cut_len_min,
             stop: rules.stop,
         };
-        Ok(run(input, &mut Told { outputs, wrote: rules.wrote }, &job)?.tables)
+        let done = run(input, &mut Told { outputs, wrote: rules.wrote }, &job)?;
+        Ok(Written { tables: done.tables, values: done.values })
+    }
+
+    /// What is done with long values. A reference that is to be followed is, also where none is made any more.
+    fn apart<'a>(&self, fetch: Option<Fetch<'a>>) -> Option<Apart<'a>> {
+        let (from_len, table) = match &self.apart {
+            Some((from_len, table)) => (*from_len, table.clone()),
+            None => (usize::MAX, self.template.clone()),
+        };
+        Some(Apart { from_len, table, fetch })
     }
 
     /// The tree of `version`: tables that `old` has open are taken over, the others opened.
     pub(crate) fn open_tree(&self, version: Arc<Version>, old: Option<&Tree>) -> Result<Tree> {
-        let known = |number| {
-            let tables = old.into_iter().flat_map(|tree| &tree.runs).flat_map(|run| run.iter());
-            tables.into_iter().find(|table| table.number() == number).cloned()
+        let open: HashMap<u64, &Arc<Table>> =
+            old.into_iter().flat_map(Tree::tables).map(|table| (table.number(), table)).collect();
+        let of = |meta: &Arc<TableMeta>, holds_values: bool| -> Result<Arc<Table>> {
+            if let Some(table) = open.get(&meta.number) {
+                return Ok(Arc::clone(table));
+            }
+            let table = self.open(meta)?;
+            let wrong = |what, expected, got| -> Result<Arc<Table>> {
+                Err(Corruption::new(what, 0, expected, got).in_file(table.name()).into())
+            };
+            if table.info().holds_values != holds_values {
+                return wrong("kind of a table", holds_values.into(), table.info().holds_values.into());
+            }
+            match first_missing(&version, &table) {
+                Some(missing) => wrong("table of values that is referred to", missing, 0),
+                None => Ok(table),
+            }
         };
-        let runs = version
-            .runs()
-            .map(|run| {
-                run.tables()
-                    .iter()
-                    .map(|meta| known(meta.number).map_or_else(|| self.open(meta), Ok))
-                    .collect()
-            })
-            .collect::<Result<_>>()?;
-        Ok(Tree::new(version, runs))
+        let values = version.values().map(|meta| of(meta, true)).collect::<Result<_>>()?;
+        let runs = version.runs().map(|run| run.tables().iter().map(|meta| of(meta, false)).collect());
+        let runs = runs.collect::<Result<_>>()?;
+        Ok(Tree::new(version, runs, values))
+    }
+}
+
+/// What a run wrote.
+#[derive(Default)]
+pub(crate) struct Written {
+    /// A sorted run.
+    pub(crate) tables: Vec<TableInfo>,
+    /// The tables of values that it refers to and that were not there before.
+    pub(crate) values: Vec<TableInfo>,
+}
+
+impl Written {
+    /// Bytes of all files.
+    pub(crate) fn len(&self) -> u64 {
+        self.tables.iter().chain(&self.values).map(|table| table.len).sum()
+    }
+
+    pub(crate) fn join(&mut self, mut other: Self) {
+        self.tables.append(&mut other.tables);
+        self.values.append(&mut other.values);
+    }
+
+    /// For the manifest: the run's tables, and those of values.
+    pub(crate) fn into_metas(self) -> (Vec<TableMeta>, Vec<TableMeta>) {
+        let [tables, values] = [self.tables, self.values].map(|of| of.into_iter().map(table_meta).collect());
+        (tables, values)
     }
 }
 
@@ -162,13 +212,15 @@ pub(crate) struct RunRules<'a> {
     /// Whether no older run may hold the same keys, so that tombstones have nothing left to hide.
     pub(crate) bottom: bool,
     pub(crate) compression: Compression,
+    /// See [`Apart::fetch`].
+    pub(crate) fetch: Option<Fetch<'a>>,
     /// Keys at which a table may begin, so that later merges find aligned borders.
     pub(crate) cut_at: &'a [OwnedKey],
     /// Bytes of data that a table has at least before one of them ends it.
     pub(crate) cut_len_min: u64,
     /// Asked now and then whether to give up.
     pub(crate) stop: &'a (dyn Fn() -> bool + Sync),
-    /// Told the bytes of each table that was written.
+    /// Told the bytes of each table that was written, but for those of values.
     pub(crate) wrote: &'a (dyn Fn(u64) + Sync),
     /// See [`NewTables::new`].
     pub(crate) cached: bool,
@@ -273,7 +325,9 @@ impl Outputs for Told<'_, '_> {
 
     fn finish(&mut self, writer: FileSink, info: &TableInfo) -> pebble_format::Result<()> {
         self.outputs.finish(writer, info)?;
-        (self.wrote)(info.len);
+        if !info.holds_values {
+            (self.wrote)(info.len);
+        }
         Ok(())
     }
 

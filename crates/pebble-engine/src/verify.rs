@@ -3,13 +3,14 @@
 //! Threading: beside everything else. In an open database it holds flushes up while it reads the log, and installs
 //! while it reads the manifest.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
 use pebble_format::FileName;
-use pebble_sstable::VerifyReport;
+use pebble_sstable::{Table, VerifyReport};
 use pebble_vfs::{Fs, OverlayFs};
 
 use crate::core::Core;
@@ -17,7 +18,7 @@ use crate::damage::{Damage, check_table, what};
 use crate::error::{Error, Result};
 use crate::options::Components;
 use crate::read_only::share;
-use crate::survey::{VerifyProgress, Watch, survey};
+use crate::survey::{Found, VerifyProgress, Watch, survey};
 use crate::sync::lock;
 
 /// What a verification has read, and what is wrong with it.
@@ -26,6 +27,8 @@ use crate::sync::lock;
 pub struct Verification {
     /// Figures of every table that is right, by its number.
     pub tables: Vec<(u64, VerifyReport)>,
+    /// The same of the tables that hold long values, of which others have the keys.
+    pub value_tables: Vec<(u64, VerifyReport)>,
     /// Everything that is damaged or missing.
     pub damage: Vec<Damage>,
     /// Bytes of tables, log and manifest that were read.
@@ -54,9 +57,12 @@ pub fn inspect(
         }
         survey => survey?,
     };
-    let reports = survey.tables.iter().filter_map(|(number, found)| Some((*number, found.report?)));
+    let reports = |of: &BTreeMap<u64, Found>| {
+        of.iter().filter_map(|(number, found)| Some((*number, found.report?))).collect()
+    };
     Ok(Verification {
-        tables: reports.collect(),
+        tables: reports(&survey.tables),
+        value_tables: reports(&survey.values),
         damage: survey.damage,
         bytes: watch.progress.total_bytes,
         log_records: survey.log.count,
@@ -65,13 +71,17 @@ pub fn inspect(
 }
 
 impl Core {
-    /// Reads every byte of every table and checks it. Cost: a scan of the whole database, without its cache.
+    /// Reads every byte of every table and checks it; gives the figures of those that lie in a level. Cost: a scan of
+    /// the whole database, without its cache.
     pub(crate) fn verify_tables(&self) -> Result<Vec<VerifyReport>> {
         self.status.check_open()?;
         let tree = Arc::clone(&self.state.load().tree);
-        let tables = tree.runs.iter().flat_map(|run| run.iter());
-        let reports = tables.map(|table| table.verify()).collect::<pebble_format::Result<_>>();
-        reports.map_err(|error| self.met(error))
+        let verify =
+            |table: &Arc<Table>| table.verify().and_then(|report| tree.values.verify(table).map(|()| report));
+        let reports = tree.tables().map(verify).collect::<pebble_format::Result<Vec<_>>>();
+        let mut reports = reports.map_err(|error| self.met(error))?;
+        reports.truncate(reports.len() - tree.values.tables().len());
+        Ok(reports)
     }
 
     /// See [`Engine::verify_with`](crate::Engine::verify_with).
@@ -82,19 +92,27 @@ impl Core {
         self.status.check_open()?;
         let tree = Arc::clone(&self.state.load().tree);
         let mut found = Verification::default();
-        let of_tables: u64 = tree.version.tables().map(|meta| meta.len).sum();
+        let of_tables: u64 = tree.tables().map(|table| table.len()).sum();
         let of_log = lock(&self.commit).log.disk_bytes();
         let progress = VerifyProgress { done_bytes: 0, total_bytes: of_tables + of_log };
         let mut watch = Watch { progress, tell: watch, ended: false };
         self.verify_manifest(&mut found)?;
         found.bytes += self.verify_log(&mut found)?;
         watch.add(found.bytes);
-        for table in tree.runs.iter().flat_map(|run| run.iter()) {
+        for table in tree.tables() {
             if watch.ended {
                 return Ok(found);
             }
             match check_table(table) {
-                Ok(report) => found.tables.push((table.number(), report)),
+                Ok(report) => {
+                    let of = match table.info().holds_values {
+                        true => &mut found.value_tables,
+                        false => &mut found.tables,
+                    };
+                    of.push((table.number(), report));
+                    let references = tree.values.verify(table);
+                    found.damage.extend(references.err().map(|error| Damage::of_error(&error.into())));
+                }
                 Err(damage) => found.damage.extend(damage),
             }
             found.bytes += table.len();

@@ -14,9 +14,11 @@ use crate::checksum::crc32c;
 /// First bytes of a manifest.
 pub const MANIFEST_MAGIC: [u8; 8] = *b"pebl\x00man";
 
-/// The format version of the manifest that this build writes, and the only one that it reads: version 1 was never
-/// released. Every version keeps the layout of [`ManifestHeader`].
-pub const MANIFEST_VERSION: u32 = 2;
+/// The format version of the manifest that this build writes. Every version keeps the layout of [`ManifestHeader`].
+pub const MANIFEST_VERSION: u32 = 3;
+
+/// The oldest version that is read: it has no [`Tag::ValueTable`], and else is the same. Version 1 was never released.
+pub const MANIFEST_VERSION_MIN: u32 = 2;
 
 /// Longest manifest that is read or written: 256 MiB, some millions of tables.
 pub const MANIFEST_LEN_MAX: u64 = 256 << 20;
@@ -129,12 +131,14 @@ pub enum Tag {
     Keyspace = 5,
     /// A [`KeyspaceField`] and no name: a keyspace is gone.
     DroppedKeyspace = 6,
-    /// `u64`: the table with this number leaves its place.
+    /// `u64`: the table with this number, of a run or of values, leaves its place.
     RemovedTable = 7,
     /// A [`RunField`]: a run, new or not, that the tables in the fields that follow join.
     Run = 8,
     /// A [`TableField`], its two keys and its reach: the next table for the run.
     Table = 9,
+    /// A [`TableField`] and its two keys: a table of values joins, to which tables of runs refer.
+    ValueTable = 10,
 }
 
 impl Tag {
@@ -150,6 +154,7 @@ impl Tag {
             7 => Self::RemovedTable,
             8 => Self::Run,
             9 => Self::Table,
+            10 => Self::ValueTable,
             _ => return None,
         })
     }
@@ -181,8 +186,11 @@ pub struct RunField {
 
 /// [`TableField::flags`]: the table has a reach.
 pub const TABLE_HAS_REACH: u16 = 1;
+/// [`TableField::flags`]: records of the table refer to values in others; a `u64` behind the keys has their bytes.
+pub const TABLE_REFERS: u16 = 2;
 
-/// The fixed part of [`Tag::Table`]; the first user key, the last one and the reach are the rest of the body.
+/// The fixed part of [`Tag::Table`] and [`Tag::ValueTable`]; the first user key, the last one, the reach, and with
+/// [`TABLE_REFERS`] a `u64` are the rest of the body.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct TableField {
@@ -215,7 +223,7 @@ pub struct TableField {
     /// Bytes of the reach: the key, excluded, up to which range deletes of the last key's keyspace go on behind the
     /// last key. With none, and [`TABLE_HAS_REACH`], they go on to the end of the keyspace.
     pub reach_len: U16,
-    /// [`TABLE_HAS_REACH`] or zero.
+    /// [`TABLE_HAS_REACH`], [`TABLE_REFERS`], both or zero.
     pub flags: U16,
 }
 
@@ -245,7 +253,7 @@ mod tests {
     #[test]
     fn tags_are_read_back() {
         let known: Vec<_> = (0..=u16::MAX).filter_map(Tag::from_u16).collect();
-        assert_eq!(known.len(), 9);
+        assert_eq!(known.len(), 10);
         for tag in known {
             assert_eq!(Tag::from_u16(tag as u16), Some(tag));
         }

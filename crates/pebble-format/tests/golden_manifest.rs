@@ -40,7 +40,7 @@ fn headers_lie_where_they_lay() {
              74 last_len, 76 reach_len, 78 flags",
         ]
     );
-    assert_eq!((MANIFEST_MAGIC, MANIFEST_VERSION), (*b"pebl\0man", 2));
+    assert_eq!((MANIFEST_MAGIC, MANIFEST_VERSION), (*b"pebl\0man", 3));
     assert_eq!((LEVEL_COUNT, LAST_LEVEL, TABLE_HAS_REACH), (7, 6, 1));
 }
 
@@ -60,6 +60,7 @@ fn tags_keep_their_numbers() {
             "7 RemovedTable",
             "8 Run",
             "9 Table",
+            "10 ValueTable",
         ]
     );
 }

@@ -5,7 +5,8 @@
 use pebble_format::limits::KEY_LEN_MAX;
 use pebble_format::log::LogPosition;
 use pebble_format::manifest::{
-    FIELD_HEADER_LEN, FieldHeader, KeyspaceField, MANIFEST_ALIGN, RunField, TABLE_HAS_REACH, TableField, Tag,
+    FIELD_HEADER_LEN, FieldHeader, KeyspaceField, MANIFEST_ALIGN, RunField, TABLE_HAS_REACH, TABLE_REFERS,
+    TableField, Tag,
 };
 use pebble_format::{Corruption, Error, InternalKey, KeyspaceId, OwnedKey, Result, Seqno, Trailer};
 use zerocopy::byteorder::little_endian::{U32, U64};
@@ -38,6 +39,9 @@ pub(crate) fn encode(edit: &Edit) -> Result<Vec<u8>> {
     for number in &edit.removed {
         field(&mut to, Tag::RemovedTable, &[&number.to_le_bytes()])?;
     }
+    for table in &edit.added_values {
+        encode_table(&mut to, Tag::ValueTable, table)?;
+    }
     for run in &edit.added_runs {
         encode_run(&mut to, run)?;
     }
@@ -52,30 +56,32 @@ fn encode_run(to: &mut Vec<u8>, run: &NewRun) -> Result<()> {
     let tables = u32::try_from(run.tables.len()).map_err(|_| Error::invalid("too many tables in a run"))?;
     let head = RunField { run: run.run.into(), tables: tables.into(), level: run.level, reserved: [0; 3] };
     field(to, Tag::Run, &[head.as_bytes()])?;
-    for table in &run.tables {
-        let (first, last) = (table.first.as_ref(), table.last.as_ref());
-        let reach = table.reach.as_deref();
-        let body = TableField {
-            number: table.number.into(),
-            len: table.len.into(),
-            count: table.count.into(),
-            tombstones: table.tombstones.into(),
-            seqno_min: table.seqno_min.0.into(),
-            seqno_max: table.seqno_max.0.into(),
-            first_trailer: first.trailer.0.into(),
-            last_trailer: last.trailer.0.into(),
-            footer_crc: table.footer_crc.into(),
-            first_keyspace: first.keyspace.0.into(),
-            last_keyspace: last.keyspace.0.into(),
-            first_len: key_len(first.user_key)?.into(),
-            last_len: key_len(last.user_key)?.into(),
-            reach_len: key_len(reach.unwrap_or_default())?.into(),
-            flags: reach.map_or(0, |_| TABLE_HAS_REACH).into(),
-        };
-        let parts = [body.as_bytes(), first.user_key, last.user_key, reach.unwrap_or_default()];
-        field(to, Tag::Table, &parts)?;
-    }
-    Ok(())
+    run.tables.iter().try_for_each(|table| encode_table(to, Tag::Table, table))
+}
+
+fn encode_table(to: &mut Vec<u8>, tag: Tag, table: &TableMeta) -> Result<()> {
+    let (first, last) = (table.first.as_ref(), table.last.as_ref());
+    let reach = table.reach.as_deref();
+    let body = TableField {
+        number: table.number.into(),
+        len: table.len.into(),
+        count: table.count.into(),
+        tombstones: table.tombstones.into(),
+        seqno_min: table.seqno_min.0.into(),
+        seqno_max: table.seqno_max.0.into(),
+        first_trailer: first.trailer.0.into(),
+        last_trailer: last.trailer.0.into(),
+        footer_crc: table.footer_crc.into(),
+        first_keyspace: first.keyspace.0.into(),
+        last_keyspace: last.keyspace.0.into(),
+        first_len: key_len(first.user_key)?.into(),
+        last_len: key_len(last.user_key)?.into(),
+        reach_len: key_len(reach.unwrap_or_default())?.into(),
+        flags: (reach.map_or(0, |_| TABLE_HAS_REACH) | if table.apart > 0 { TABLE_REFERS } else { 0 }).into(),
+    };
+    let apart = table.apart.to_le_bytes();
+    let apart = if table.apart > 0 { &apart[..] } else { &[] };
+    field(to, tag, &[body.as_bytes(), first.user_key, last.user_key, reach.unwrap_or_default(), apart])
 }
 
 fn key_len(user_key: &[u8]) -> Result<u16> {
@@ -127,6 +133,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Edit, Corruption> {
                 let run = decode_run(&mut fields, &field)?;
                 edit.added_runs.push(run);
             }
+            Tag::ValueTable => edit.added_values.push(decode_table(&field)?),
             Tag::Table => return Err(field.damaged("table outside a run", 0, 1)),
         }
     }
@@ -149,7 +156,18 @@ fn decode_run(fields: &mut Fields<'_>, field: &Field<'_>) -> Result<NewRun, Corr
 }
 
 fn decode_table(field: &Field<'_>) -> Result<TableMeta, Corruption> {
-    let (body, keys) = field.split::<TableField>()?;
+    let (body, rest) = field.split::<TableField>()?;
+    let flags = body.flags.get();
+    let (keys, apart) = match flags & TABLE_REFERS {
+        0 => (rest, 0),
+        _ => match rest.split_last_chunk() {
+            Some((keys, apart)) => (keys, u64::from_le_bytes(*apart)),
+            None => return Err(field.damaged("bytes of values of a table", 8, rest.len() as u64)),
+        },
+    };
+    if flags & TABLE_REFERS != 0 && apart == 0 {
+        return Err(field.damaged("bytes of values of a table", 1, 0));
+    }
     let lens = [body.first_len, body.last_len, body.reach_len].map(|len| usize::from(len.get()));
     let [first_len, last_len, reach_len] = lens;
     let keys_len = first_len + last_len + reach_len;
@@ -158,10 +176,10 @@ fn decode_table(field: &Field<'_>) -> Result<TableMeta, Corruption> {
     let Some((first, (last, reach))) = parts else {
         return Err(field.damaged("keys of a table", keys_len as u64, keys.len() as u64));
     };
-    let has_reach = match body.flags.get() {
+    let has_reach = match flags & !TABLE_REFERS {
         0 if reach.is_empty() => false,
         TABLE_HAS_REACH => true,
-        flags => return Err(field.damaged("flags of a table", u64::from(TABLE_HAS_REACH), u64::from(flags))),
+        _ => return Err(field.damaged("flags of a table", u64::from(TABLE_HAS_REACH), u64::from(flags))),
     };
     let key = |keyspace: u16, user_key, trailer| {
         OwnedKey::new(InternalKey { keyspace: KeyspaceId(keyspace), user_key, trailer: Trailer(trailer) })
@@ -177,6 +195,7 @@ fn decode_table(field: &Field<'_>) -> Result<TableMeta, Corruption> {
         reach: has_reach.then(|| reach.into()),
         seqno_min: Seqno(body.seqno_min.get()),
         seqno_max: Seqno(body.seqno_max.get()),
+        apart,
     })
 }
 
@@ -218,7 +237,7 @@ impl<'a> Fields<'a> {
             return damaged("field length", body.len(), len);
         };
         let Some(tag) = Tag::from_u16(header.tag.get()) else {
-            return damaged("field tag", usize::from(Tag::Table as u16), usize::from(header.tag.get()));
+            return damaged("field tag", usize::from(Tag::ValueTable as u16), usize::from(header.tag.get()));
         };
         self.offset += FIELD_HEADER_LEN + padded;
         let field = Field { offset, tag, body };

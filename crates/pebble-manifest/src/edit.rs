@@ -20,8 +20,11 @@ use crate::table::TableMeta;
 pub struct Edit {
     /// Tables that join the tree, after `removed` has left it, by the run that they join.
     pub added_runs: Vec<NewRun>,
-    /// Numbers of the tables that leave their place. One that `added_runs` names too is a move: it is the same table in
-    /// all but its level and its run. A run whose last table leaves is gone, and its number free to be given again.
+    /// Tables of values that join the tree. The tables of runs refer to them; see [`Version::values`](crate::Version).
+    pub added_values: Vec<TableMeta>,
+    /// Numbers of the tables, of runs or of values, that leave their place. One that `added_runs` names too is a move:
+    /// it is the same table in all but its level and its run. A run whose last table leaves is gone, and its number
+    /// free to be given again.
     pub removed: Vec<u64>,
     /// The first log segment that still matters. Never falls.
     pub log_first: Option<u32>,

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use pebble_format::checksum::crc32c;
 use pebble_format::manifest::{
     EDIT_HEADER_LEN, EditHeader, MANIFEST_ALIGN, MANIFEST_HEADER_LEN, MANIFEST_LEN_MAX, MANIFEST_MAGIC,
-    MANIFEST_VERSION, ManifestHeader,
+    MANIFEST_VERSION, MANIFEST_VERSION_MIN, ManifestHeader,
 };
 use pebble_format::{Corruption, Error, FileName, Result};
 use pebble_vfs::{Fs, Open};
@@ -147,7 +147,7 @@ pub(crate) fn read_header(bytes: &[u8], number: u64) -> Result<ManifestHeader> {
         return damaged("header checksum", u64::from(header.checksum()), u64::from(header.crc.get()));
     }
     let version = header.version.get();
-    if version != MANIFEST_VERSION {
+    if !(MANIFEST_VERSION_MIN..=MANIFEST_VERSION).contains(&version) {
         return Err(Error::UnsupportedVersion { file: "".into(), found: version, max: MANIFEST_VERSION });
     }
     if header.reserved.get() != 0 || header.reserved2.get() != 0 {

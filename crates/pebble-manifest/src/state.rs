@@ -55,11 +55,10 @@ impl ManifestState {
     ///
     /// Cost: as [`Version::apply`] if the edit touches the tree, else a copy of the keyspaces' names.
     pub fn apply(&self, edit: &Edit) -> Result<Self> {
-        let version = if edit.added_runs.is_empty() && edit.removed.is_empty() {
-            Arc::clone(&self.version)
-        } else {
-            Arc::new(self.version.apply(edit)?)
-        };
+        let leaves_tree =
+            edit.added_runs.is_empty() && edit.added_values.is_empty() && edit.removed.is_empty();
+        let version =
+            if leaves_tree { Arc::clone(&self.version) } else { Arc::new(self.version.apply(edit)?) };
         let mut facts = Facts::of(self);
         facts.apply(edit)?;
         Ok(facts.state(version)?)
@@ -74,6 +73,7 @@ impl ManifestState {
         });
         Edit {
             added_runs: added_runs.collect(),
+            added_values: self.version.values().map(|table| (**table).clone()).collect(),
             removed: Vec::new(),
             log_first: Some(self.log_first),
             log_floor: Some(self.log_floor),
@@ -152,7 +152,7 @@ impl Facts {
 
     fn state(self, version: Arc<Version>) -> Result<ManifestState, Broken> {
         let state = self.state;
-        for table in version.tables() {
+        for table in version.tables().chain(version.values()) {
             let (next, number) = (state.next_file, table.number);
             ensure(number < next, "table number was never given out", next, number)?;
             let (flushed, newest) = (state.flushed_seqno, table.seqno_max);

@@ -42,6 +42,8 @@ pub struct TableMeta {
     pub seqno_min: Seqno,
     /// Largest sequence number.
     pub seqno_max: Seqno,
+    /// Bytes of values in other tables that its records refer to.
+    pub apart: u64,
 }
 
 impl TableMeta {

@@ -21,6 +21,7 @@ use crate::version::Version;
 #[derive(Debug, Default)]
 pub(crate) struct TableSet {
     by_number: HashMap<u64, Member>,
+    values: BTreeMap<u64, Arc<TableMeta>>,
     runs: HashMap<u64, Place>,
 }
 
@@ -50,6 +51,7 @@ impl TableSet {
                 set.by_number.insert(meta.number, member);
             }
         }
+        set.values = version.values().map(|meta| (meta.number, Arc::clone(meta))).collect();
         set
     }
 
@@ -57,6 +59,9 @@ impl TableSet {
     pub(crate) fn apply(&mut self, edit: &Edit) -> Result<(), Broken> {
         let mut left: HashMap<u64, Arc<TableMeta>> = HashMap::new();
         for number in &edit.removed {
+            if self.values.remove(number).is_some() {
+                continue;
+            }
             let removed = self.by_number.remove(number);
             let member = removed.ok_or(Broken::new("removed table is not in the tree", *number, *number))?;
             if let Some(place) = self.runs.get_mut(&member.run) {
@@ -66,6 +71,11 @@ impl TableSet {
                 }
             }
             left.insert(*number, member.meta);
+        }
+        for table in &edit.added_values {
+            let known = self.values.insert(table.number, Arc::new(table.clone()));
+            let is_new = known.is_none() && !edit.removed.contains(&table.number);
+            ensure(is_new, "table number used twice", table.number, table.number)?;
         }
         edit.added_runs.iter().try_for_each(|run| self.add(run, &left))
     }
@@ -103,7 +113,7 @@ impl TableSet {
             tables.sort_by(|a, b| a.first.cmp(&b.first));
             Arc::new(Run::new(level, id, tables.into()))
         });
-        let version = Version::from_runs(runs.collect());
+        let version = Version::new(runs.collect(), self.values.into_values().collect());
         version.check_rules()?;
         Ok(version)
     }

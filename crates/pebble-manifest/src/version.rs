@@ -6,6 +6,7 @@
 //!   level 1   run 7  [a ─ e]                  tables of one run: ascending, no user key in two of them
 //!             run 3  [a ─ e] [f ─ q] [r ─ z]
 //!   level 6   run 1  [a ─────── n] [o ─── z]  the last level: one run at most
+//!   values    #4  #7  #12                     records with long values, to which those of the runs refer
 //! ```
 //!
 //! At every key the runs from first to last are newest to oldest. A table that comes to a level joins the oldest run
@@ -31,16 +32,18 @@ use crate::tables::TableSet;
 pub struct Version {
     /// By level, then newest first.
     runs: Vec<Arc<Run>>,
+    /// Ascending by number.
+    values: Vec<Arc<TableMeta>>,
     len_bytes: u64,
     count: u64,
 }
 
 impl Version {
-    /// A version of runs that are in order.
-    pub(crate) fn from_runs(runs: Vec<Arc<Run>>) -> Self {
+    /// A version of runs, and of tables of values, that are in order.
+    pub(crate) fn new(runs: Vec<Arc<Run>>, values: Vec<Arc<TableMeta>>) -> Self {
         let sum = |of: fn(&Run) -> u64| runs.iter().fold(0, |sum: u64, run| sum.saturating_add(of(run)));
         let (len_bytes, count) = (sum(Run::len_bytes), sum(Run::count));
-        Self { runs, len_bytes, count }
+        Self { runs, values, len_bytes, count }
     }
 
     /// The version after `edit`. This one stays as it is.
@@ -69,6 +72,12 @@ impl Version {
             for table in run.tables() {
                 ensure(numbers.insert(table.number), "table number used twice", table.number, table.number)?;
             }
+        }
+        for table in self.values() {
+            ensure(numbers.insert(table.number), "table number used twice", table.number, table.number)?;
+            table.check()?;
+            let plain = table.tombstones == 0 && table.reach.is_none() && table.apart == 0;
+            ensure(plain, "more than puts in a table of values", 0, table.tombstones)?;
         }
         for (newer, older) in self.runs().zip(self.runs().skip(1)) {
             let in_order =
@@ -102,7 +111,19 @@ impl Version {
         self.runs.iter().filter(move |run| run.level() == level)
     }
 
-    /// All tables, run by run.
+    /// The tables of values, ascending by number. They are in no order of time and in no run: records of the runs'
+    /// tables refer to what they hold, and one to which none refers any more is to be removed.
+    pub fn values(&self) -> impl ExactSizeIterator<Item = &Arc<TableMeta>> + Clone {
+        self.values.iter()
+    }
+
+    /// The table of values with this number. Cost: a binary search.
+    pub fn value(&self, number: u64) -> Option<&Arc<TableMeta>> {
+        let at = self.values.binary_search_by_key(&number, |table| table.number).ok()?;
+        self.values.get(at)
+    }
+
+    /// All tables of runs, run by run.
     pub fn tables(&self) -> impl Iterator<Item = &Arc<TableMeta>> + Clone {
         self.runs.iter().flat_map(|run| run.tables())
     }
@@ -121,12 +142,12 @@ impl Version {
         self.level(level).take_while(beside).last().map(|run| run.id())
     }
 
-    /// Bytes of all tables.
+    /// Bytes of all tables of runs.
     pub fn len_bytes(&self) -> u64 {
         self.len_bytes
     }
 
-    /// Records in all tables.
+    /// Records in all tables of runs.
     pub fn count(&self) -> u64 {
         self.count
     }

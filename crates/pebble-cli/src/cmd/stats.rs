@@ -62,6 +62,10 @@ struct Figures {
     table_mapped_bytes: u64,
     log_disk_bytes: u64,
     levels: Vec<Level>,
+    value_tables: usize,
+    value_table_bytes: u64,
+    value_bytes: u64,
+    value_dead_bytes: u64,
     snapshots: usize,
     visible_seqno: u64,
     keyspaces: Vec<String>,
@@ -117,6 +121,10 @@ impl Figures {
             table_mapped_bytes: stats.table_mapped_bytes,
             log_disk_bytes: stats.log_disk_bytes,
             levels: stats.levels.iter().map(Level::new).collect(),
+            value_tables: stats.value_tables,
+            value_table_bytes: stats.value_table_bytes,
+            value_bytes: stats.value_bytes,
+            value_dead_bytes: stats.value_dead_bytes,
             snapshots: stats.snapshots,
             visible_seqno: stats.visible_seqno,
             keyspaces,
@@ -199,7 +207,7 @@ fn table(stats: &Stats, keyspaces: &[String]) -> String {
     lines.join("\n")
 }
 
-/// The shape of the tree, a line for each level.
+/// The shape of the tree, a line for each level, and one for values that lie apart.
 pub fn levels(stats: &Stats) -> Vec<String> {
     let level = |level: &LevelStats| {
         format!(
@@ -211,10 +219,20 @@ pub fn levels(stats: &Stats) -> Vec<String> {
             human::count(level.records)
         )
     };
-    match stats.levels.is_empty() {
-        true => vec!["levels       none: all records are in the log".to_owned()],
-        false => stats.levels.iter().map(level).collect(),
+    let mut lines: Vec<String> = stats.levels.iter().map(level).collect();
+    if lines.is_empty() {
+        lines.push("levels       none: all records are in the log".to_owned());
     }
+    if stats.value_tables > 0 {
+        lines.push(format!(
+            "values apart {} tables, {}; of {} of values {} are dead",
+            stats.value_tables,
+            human::bytes(stats.value_table_bytes),
+            human::bytes(stats.value_bytes),
+            human::bytes(stats.value_dead_bytes)
+        ));
+    }
+    lines
 }
 
 #[cfg(test)]

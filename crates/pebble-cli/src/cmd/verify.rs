@@ -22,7 +22,8 @@ use crate::progress::{Progress, Unit};
 pub struct Verify {
     #[command(flatten)]
     place: Place,
-    /// Print an object: {"ok":true,"tables":[..],"keyspaces":[..]}, or {"ok":false,"error":"..","damage":[..]}
+    /// Print an object: {"ok":true,"tables":[..],"value_tables":[..],"keyspaces":[..]}, or
+    /// {"ok":false,"error":"..","damage":[..]}
     #[arg(long)]
     json: bool,
 }
@@ -31,6 +32,7 @@ pub struct Verify {
 struct Answer {
     ok: bool,
     tables: Vec<Table>,
+    value_tables: Vec<Table>,
     keyspaces: Vec<Walked>,
 }
 
@@ -106,13 +108,14 @@ fn damaged(damage: &[Damage]) -> Failure {
 }
 
 fn verify(db: &Db, verified: &Verification) -> Result<Answer> {
-    let tables = verified.tables.iter().map(|(_, report)| Table::new(report)).collect();
+    let of = |tables: &[(u64, VerifyReport)]| tables.iter().map(|(_, report)| Table::new(report)).collect();
     let walk = |name: String| {
         let entries = walk(&db.keyspace(&name)?)?;
         Ok(Walked { name, entries })
     };
     let keyspaces = db.keyspaces().into_iter().map(walk).collect::<Result<_>>()?;
-    Ok(Answer { ok: true, tables, keyspaces })
+    let (tables, value_tables) = (of(&verified.tables), of(&verified.value_tables));
+    Ok(Answer { ok: true, tables, value_tables, keyspaces })
 }
 
 /// Walks a keyspace both ways; the number of its entries.
@@ -171,6 +174,16 @@ impl Answer {
             sum(|table| table.tombstones),
             human::bytes(self.tables.iter().map(|table| table.raw_bytes).sum()),
         );
+        if !self.value_tables.is_empty() {
+            let bytes = self.value_tables.iter().map(|table| table.raw_bytes).sum();
+            let records = self.value_tables.iter().map(|table| table.records).sum();
+            text.push_str(&format!(
+                "values apart {}: {} records, {}\n",
+                self.value_tables.len(),
+                human::count(records),
+                human::bytes(bytes)
+            ));
+        }
         for keyspace in &self.keyspaces {
             text.push_str(&format!(
                 "keyspace     {}: {} entries\n",

@@ -52,6 +52,8 @@ pub(super) struct Share {
     pub(super) tables: usize,
     pub(super) bytes: u64,
     pub(super) busy_bytes: u64,
+    /// Bytes of values in tables of values that they refer to.
+    pub(super) apart: u64,
     pub(super) records: u64,
     pub(super) tombstones: u64,
 }
@@ -61,6 +63,7 @@ impl Share {
         self.tables += 1;
         self.bytes = self.bytes.saturating_add(place.table.len);
         self.busy_bytes = self.busy_bytes.saturating_add(if place.busy { place.table.len } else { 0 });
+        self.apart = self.apart.saturating_add(place.table.apart);
         self.records = self.records.saturating_add(place.table.count);
         self.tombstones = self.tombstones.saturating_add(place.table.tombstones);
     }
@@ -111,12 +114,23 @@ impl Component {
 
     /// Whether its weight, times `factor`, reaches the bytes of the last level.
     pub(super) fn reaches(&self, factor: u32) -> bool {
-        u128::from(self.weight()) * u128::from(factor) >= u128::from(self.last.bytes)
+        self.weighs(u128::from(factor), self.last.bytes, 1)
     }
 
     /// Whether its weight is `percent` of the bytes of the last level.
     pub(super) fn has_percent(&self, percent: u32) -> bool {
-        u128::from(self.weight()) * 100 >= u128::from(self.last.free_bytes()) * u128::from(percent)
+        self.weighs(100, self.last.free_bytes(), u128::from(percent))
+    }
+
+    /// Whether `times` its weight reaches `parts` of `last`, which is of the last level: as it is, or with the values
+    /// that lie apart on both sides. For a merge reads and writes the one, and what it sets free is the other; a
+    /// few long values would weigh nothing beside many short ones, and as many old versions of them would stay as there
+    /// may be runs.
+    fn weighs(&self, times: u128, last: u64, parts: u128) -> bool {
+        let (weight, last) = (u128::from(self.weight()), u128::from(last));
+        let (weight_apart, last_apart) = (u128::from(self.upper.apart), u128::from(self.last.apart));
+        weight * times >= last * parts
+            || weight_apart > 0 && (weight + weight_apart) * times >= (last + last_apart) * parts
     }
 
     /// The order by weight over the bytes of the last level, then by age: the greatest pays best.

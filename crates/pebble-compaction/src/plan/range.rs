@@ -23,12 +23,13 @@ pub enum RangePlan {
     },
     /// What is left is in the hands of plans under way: to be asked again when one of them is done.
     Wait,
-    /// The range is one run in the last level, and has no tombstone that could go.
+    /// The range is one run in the last level, and has no tombstone that could go, nor values that are wasteful.
     Done,
 }
 
 /// The next step that brings `range` (`None`: the whole tree) to one run in the last level, without tombstones that
-/// no reader needs. What was written after `upto` is left alone, so that it ends while others write.
+/// no reader needs or what [`Hints::wasteful`] names. What was written after `upto` is left alone, so that it ends
+/// while others write.
 ///
 /// Cost: as [`plan`](super::plan()).
 pub fn plan_range(

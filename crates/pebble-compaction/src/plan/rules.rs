@@ -42,6 +42,7 @@ impl<'a> Rules<'a> {
             .or_else(|| self.deep())
             .or_else(|| self.tombstones())
             .or_else(|| self.idle())
+            .or_else(|| self.wasteful())
             .or_else(|| self.crumbs())
     }
 
@@ -248,9 +249,17 @@ impl<'a> Rules<'a> {
         Some(self.merge_down(component, if by_user { Reason::Asked } else { Reason::Tombstones }))
     }
 
-    /// Whether merging it would change anything: several runs, or tombstones that can go.
+    /// Whether merging it would change anything: several runs, or tombstones or values that can go.
     pub(super) fn is_worth_asking(&self, component: &Component) -> bool {
-        !component.has_one_run() || component.upper.tombstones > 0 || self.frees_tombstones(component)
+        !component.has_one_run()
+            || component.upper.tombstones > 0
+            || self.frees_tombstones(component)
+            || self.sweep.members(component).any(|at| self.is_wasteful(at))
+    }
+
+    fn is_wasteful(&self, at: usize) -> bool {
+        let number = self.sweep.place(at).map(|place| place.table.number);
+        number.is_some_and(|number| self.hints.wasteful.binary_search(&number).is_ok())
     }
 
     /// Whether it lies in the last level alone, and has tombstones that no reader needs any more.
@@ -290,7 +299,19 @@ impl<'a> Rules<'a> {
         self.best_part(due.collect()).map(|part| self.merge_down(&part, Reason::Idle))
     }
 
-    /// Rule 6. Moves may leave tiny tables side by side in the last level, one for each flush of a trickle of rising
+    /// Rule 6. Tables of the last level, one at a time, in their place, while nothing else is merged: it moves much
+    /// for its own length, and the other rules wait for what is busy. Those above it come there by themselves.
+    fn wasteful(&self) -> Option<Plan> {
+        if self.hints.wasteful.is_empty() || self.sweep.places().iter().any(|place| place.busy) {
+            return None;
+        }
+        let is_last = |at: usize| self.sweep.place(at).is_some_and(|place| place.level == LAST_LEVEL);
+        let at = (0..self.sweep.places().len()).find(|at| is_last(*at) && self.is_wasteful(*at))?;
+        let (inputs, bottom) = (self.sweep.inputs(&[at]), self.sweep.is_bottom(&[at]));
+        Some(Plan::Merge { inputs, to: LAST_LEVEL, bottom, reason: Reason::Values })
+    }
+
+    /// Rule 7. Moves may leave tiny tables side by side in the last level, one for each flush of a trickle of rising
     /// keys. Only neighbours of one size are merged, so each record is rewritten a few times and not with every
     /// sixteenth flush.
     fn crumbs(&self) -> Option<Plan> {

@@ -212,6 +212,7 @@ impl Tree {
             reach: None,
             seqno_min: Seqno(table.seqno_min),
             seqno_max: Seqno(table.seqno_max),
+            apart: 0,
         }
     }
 

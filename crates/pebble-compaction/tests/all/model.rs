@@ -21,9 +21,12 @@ pub fn cases(count: u32) -> ProptestConfig {
 
 pub fn encoded(keyspace: u16, key: &[u8], seqno: u64, kind: Kind) -> Vec<u8> {
     let value = if kind == Kind::Put { format!("v{seqno}") } else { String::new() };
+    with_value(keyspace, key, seqno, kind, value.as_bytes())
+}
+
+pub fn with_value(keyspace: u16, key: &[u8], seqno: u64, kind: Kind, value: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; record::encoded_len(key.len(), value.len())];
-    let trailer = Trailer::new(Seqno(seqno), kind);
-    record::encode(&mut bytes, KeyspaceId(keyspace), key, trailer, value.as_bytes()).unwrap();
+    record::encode(&mut bytes, KeyspaceId(keyspace), key, Trailer::new(Seqno(seqno), kind), value).unwrap();
     bytes
 }
 

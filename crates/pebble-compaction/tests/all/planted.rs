@@ -262,7 +262,7 @@ impl Tree {
     fn hints(&self, idle: bool) -> Hints<'static> {
         let newest = Seqno(self.seqno);
         let oldest_reader = self.snapshots.iter().map(|(seqno, _)| *seqno).min().unwrap_or(newest);
-        Hints { idle, newest, oldest_reader, wanted: &[] }
+        Hints { idle, newest, oldest_reader, ..Hints::default() }
     }
 
     fn open(&self, numbers: &[u64]) -> Vec<Arc<Table>> {
@@ -336,6 +336,7 @@ impl Tree {
                 bottom: bottom || bug == Some(Bug::AlwaysBottom),
                 range,
                 table: TableOptions { block_len: 64, table_len, ..TableOptions::default() },
+                apart: None,
                 cut_at,
                 cut_len_min: 60,
                 stop: &|| false,

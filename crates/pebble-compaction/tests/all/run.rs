@@ -2,17 +2,20 @@
 
 use std::cell::Cell;
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use pebble_compaction::{Job, Outputs, RunResult, run};
+use pebble_compaction::{Apart, Fetch, Job, Outputs, RunResult, run};
 use pebble_cursor::{RangeDelete, RangeDeletes};
-use pebble_format::{Error, InternalKey, KeyspaceId, Kind, OwnedKey, Result, Seqno};
-use pebble_sstable::{Table, TableInfo, TableOptions, TableReadOptions};
+use pebble_format::{
+    Error, InternalKey, KeyspaceId, Kind, OwnedKey, PinnedRecord, RecordRef, Reference, Result, Seqno,
+};
+use pebble_sstable::{PointIndex, Table, TableInfo, TableOptions, TableReadOptions};
 use proptest::prelude::*;
 
 use crate::model::{
     Walk, any_records, any_records_and_ranges, any_snapshots, cases, encoded, encoded_range, injected,
-    parsed, range_deletes, seen, seen_below, sort,
+    parsed, range_deletes, seen, seen_below, sort, with_value,
 };
 
 /// Tables in memory; a call of any kind may be made to fail.
@@ -94,6 +97,7 @@ fn job<'a>(snapshots: &'a [Seqno], bottom: bool, cut_at: &'a [OwnedKey], table_l
         bottom,
         range: (None, None),
         table: TableOptions { block_len: 64, table_len, ..TableOptions::default() },
+        apart: None,
         cut_at,
         cut_len_min: 0,
         stop: &|| false,
@@ -359,4 +363,96 @@ fn a_run_stops_when_told_to() {
     let told = Job { stop: &stop, ..job(&[], true, &[], 1 << 20) };
     let Err(Error::Io(error)) = run(&mut Walk::new(&records), &mut outputs, &told) else { panic!("went on") };
     assert_eq!((error.kind(), asked.get(), outputs.finished.len()), (io::ErrorKind::Interrupted, 3, 0));
+}
+
+/// What a run makes of records, with values of 64 bytes and more apart: all outputs, and its result.
+fn run_apart(input: &[Vec<u8>], fetch: Option<Fetch<'_>>, table_len: u64) -> (Memory, RunResult) {
+    let table = TableOptions {
+        block_len: 64,
+        table_len,
+        index: PointIndex::None,
+        holds_values: true,
+        ..TableOptions::default()
+    };
+    let apart = Some(Apart { from_len: 64, table, fetch });
+    let mut outputs = Memory::default();
+    let result =
+        run(&mut Walk::new(input), &mut outputs, &Job { apart, ..job(&[], true, &[], 300) }).unwrap();
+    (outputs, result)
+}
+
+/// The records of a run's tables, each with its value, wherever that lies.
+fn followed(outputs: &Memory, result: &RunResult) -> Vec<Vec<u8>> {
+    let tables: Vec<Arc<Table>> = outputs.tables().collect();
+    let numbered: Vec<_> =
+        outputs.finished.iter().zip(&tables).map(|((_, info), table)| (info.number, table)).collect();
+    let table = |number: u64| numbered.iter().find(|(own, _)| *own == number).unwrap().1;
+    let mut all = Vec::new();
+    for info in &result.tables {
+        let mut cursor = table(info.number).cursor();
+        pebble_cursor::Cursor::first(&mut cursor).unwrap();
+        while let Some(record) = pebble_cursor::Cursor::record(&cursor) {
+            all.push(if record.is_reference() {
+                let reference = Reference::read(record.value()).unwrap();
+                let found = table(reference.table.get()).referred(reference, record.internal_key()).unwrap();
+                found.record().raw().to_vec()
+            } else {
+                record.raw().to_vec()
+            });
+            pebble_cursor::Cursor::next(&mut cursor).unwrap();
+        }
+    }
+    all
+}
+
+#[test]
+fn long_values_go_apart_and_come_along_when_they_are_fetched() {
+    let long = |n: u64| vec![n as u8; 60 + 7 * n as usize];
+    let input: Vec<Vec<u8>> =
+        (0..40).map(|n| with_value(0, format!("k{n:02}").as_bytes(), 100 - n, Kind::Put, &long(n))).collect();
+    let mut records = input.clone();
+    records.insert(7, encoded(0, b"k06x", 3, Kind::Delete));
+    let (outputs, result) = run_apart(&records, None, 2000);
+    assert!(result.tables.len() > 1 && result.values.len() > 1, "{result:?}");
+    assert!(result.values.iter().all(|info| info.holds_values) && !result.tables[0].holds_values);
+    assert_eq!(followed(&outputs, &result), input, "a tombstone at the bottom goes, and nothing else");
+    let bytes: u64 =
+        result.tables.iter().flat_map(|info| &info.referred).map(|referred| referred.bytes).sum();
+    assert_eq!(bytes, result.values.iter().map(|info| info.value_bytes).sum::<u64>());
+    for (bytes, info) in &outputs.finished {
+        let table = Table::from_bytes(bytes.clone(), "memory", TableReadOptions::default()).unwrap();
+        table.verify().unwrap();
+        assert_eq!(table.info(), info, "what is opened is what was written");
+    }
+
+    // The next run: references stay, but for those into the first table of values, which are fetched.
+    let tables: Vec<Arc<Table>> = outputs.tables().collect();
+    let of_first = result.values[0].number;
+    let first = tables.iter().find(|table| table.info().number == of_first).unwrap();
+    let fetched = AtomicU64::new(0);
+    let fetch = |record: RecordRef<'_>| -> Result<Option<PinnedRecord>> {
+        let reference = Reference::read(record.value())?;
+        if reference.table.get() != of_first {
+            return Ok(None);
+        }
+        fetched.fetch_add(1, Ordering::Relaxed);
+        first.referred(reference, record.internal_key()).map(Some)
+    };
+    let mut again = Vec::new();
+    for info in &result.tables {
+        let table = tables.iter().find(|table| table.info().number == info.number).unwrap();
+        let mut cursor = table.cursor();
+        pebble_cursor::Cursor::first(&mut cursor).unwrap();
+        while let Some(record) = pebble_cursor::Cursor::record(&cursor) {
+            again.push(record.raw().to_vec());
+            pebble_cursor::Cursor::next(&mut cursor).unwrap();
+        }
+    }
+    let (_, moved) = run_apart(&again, Some(&fetch), 2000);
+    assert_eq!(fetched.load(Ordering::Relaxed), result.values[0].count);
+    let kept: Vec<u64> =
+        moved.tables.iter().flat_map(|info| &info.referred).map(|referred| referred.table).collect();
+    let moved_count: u64 = moved.values.iter().map(|info| info.count).sum();
+    assert_eq!(moved_count, result.values[0].count);
+    assert!(kept.contains(&result.values[1].number));
 }

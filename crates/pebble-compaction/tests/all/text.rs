@@ -11,8 +11,9 @@
 //!
 //! A table is its first and its last key, behind `..` where its range deletes end; its size; `t` tombstones of `n`
 //! records (otherwise one for each 100 bytes); `s` the newest sequence number (otherwise 1000 times the place of its
-//! run from the oldest on, and 999 more). `=3:` begins a keyspace. A policy is the default one with a `last_percent` of
-//! 70, and what the case says.
+//! run from the oldest on, and 999 more); `wasteful` where it refers to values that are mostly dead, and `v` the bytes
+//! of all values that it refers to. `=3:` begins a keyspace. A policy is the default one with a `last_percent` of 70,
+//! and what the case says.
 
 use std::collections::BTreeMap;
 
@@ -28,6 +29,7 @@ pub struct Case {
     pub newest: Seqno,
     pub oldest_reader: Seqno,
     pub wanted: Vec<Wanted>,
+    wasteful: Vec<u64>,
     /// What is printed for each table's number.
     names: BTreeMap<u64, String>,
 }
@@ -39,6 +41,7 @@ impl Case {
             newest: self.newest,
             oldest_reader: self.oldest_reader,
             wanted: &self.wanted,
+            wasteful: &self.wasteful,
         }
     }
 
@@ -69,6 +72,7 @@ impl Case {
             newest: Seqno(runs * 1000 + 999),
             oldest_reader: Seqno::MAX,
             wanted: Vec::new(),
+            wasteful: Vec::new(),
             names: BTreeMap::new(),
         };
         let (mut added_runs, mut busy, mut time) = (Vec::new(), Vec::new(), runs);
@@ -83,6 +87,7 @@ impl Case {
                     for words in rest.split('[').skip(1) {
                         let number = case.names.len() as u64 + 1;
                         let (table, name, is_busy) = parse_table(words, number, time * 1000);
+                        case.wasteful.extend(words.contains("wasteful").then_some(number));
                         case.names.insert(number, name);
                         busy.extend(is_busy.then_some(number));
                         tables.push(table);
@@ -173,12 +178,15 @@ fn parse_table(words: &str, table: u64, seqno: u64) -> (TableMeta, String, bool)
     };
     let (first, last) = bounds.split_once('-').unwrap_or((bounds, bounds));
     let (mut len, mut count, mut tombstones, mut max, mut busy) = (0, None, 0, seqno + 999, false);
+    let mut apart = 0;
     for word in attributes.split_whitespace() {
         match word.split_at(1) {
             ("t", rest) => tombstones = number(rest),
             ("n", rest) => count = Some(number(rest)),
             ("s", rest) => max = number(rest),
             ("b", "usy") => busy = true,
+            ("w", "asteful") => {}
+            ("v", rest) => apart = number(rest),
             _ => len = number(word),
         }
     }
@@ -198,6 +206,7 @@ fn parse_table(words: &str, table: u64, seqno: u64) -> (TableMeta, String, bool)
         reach,
         seqno_min: min,
         seqno_max: Seqno(max),
+        apart,
     };
     (meta, format!("[{keys}]"), busy)
 }

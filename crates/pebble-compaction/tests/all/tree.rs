@@ -50,6 +50,7 @@ fn meta(content: &Content, number: u64) -> TableMeta {
         reach: (end.0 > last.0).then(|| [end.0 + 1].into()),
         seqno_min: Seqno(seqnos().min().unwrap()),
         seqno_max: Seqno(seqnos().max().unwrap()),
+        apart: 0,
     }
 }
 
@@ -99,7 +100,7 @@ impl Tree {
     }
 
     fn hints(&self, idle: bool) -> Hints<'static> {
-        Hints { idle, newest: Seqno(self.seqno), oldest_reader: self.oldest_reader, wanted: &[] }
+        Hints { idle, newest: Seqno(self.seqno), oldest_reader: self.oldest_reader, ..Hints::default() }
     }
 
     fn plan(&self, idle: bool) -> Option<Plan> {

@@ -139,6 +139,7 @@ fn a_load_leaves_the_page_cache_alone_and_what_is_read_stays_in_it() {
         table_len: 8 << 20,
         budget: 256 << 20,
         segments: (1 << 20, 64 << 20),
+        values_apart: None,
         ..Config::tiny(LOG_MODES[0])
     };
     let seen = Arc::new(Seen::default());

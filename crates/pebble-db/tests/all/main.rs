@@ -22,4 +22,5 @@ mod rows;
 mod salvage;
 mod scans;
 mod support;
+mod values;
 mod zstd;

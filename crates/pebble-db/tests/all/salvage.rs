@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pebble_db::{
-    Components, Compression, Db, Error, Executor, HealthState, LogIo, PointIndex, ReadMode, Recovery,
+    Components, Compression, Damage, Db, Error, Executor, HealthState, LogIo, PointIndex, ReadMode, Recovery,
     RepairOptions, RepairReport, WriteBatch, WriteOptions, inspect_with, repair_with,
 };
 use pebble_vfs::{Fs, ManualClock, SimFs};
@@ -29,9 +29,13 @@ pub struct Fixture {
     pub expected: State,
     /// Keys that were deleted, or never there.
     pub absent: Vec<(&'static str, Vec<u8>)>,
-    /// Where the newest value of a key lies, if it was found: a file and a place in it.
-    places: BTreeMap<(String, Vec<u8>), (String, usize)>,
+    /// Where the newest value of a key lies, if it was found: a file and a place in it. Of one that lies apart, also
+    /// where its key does, of which one refers to it.
+    places: BTreeMap<(String, Vec<u8>), Vec<PlaceIn>>,
 }
+
+/// The name of a file, and an offset in it.
+type PlaceIn = (String, usize);
 
 pub const WHOLE: &str = "/whole";
 
@@ -99,16 +103,18 @@ impl Fixture {
     fn find_places(&mut self) {
         for (name, map) in &self.expected {
             for (key, value) in map.iter().filter(|(_, value)| value.len() >= 20) {
-                let found: Vec<_> = self
-                    .files
-                    .iter()
-                    .filter_map(|(file, bytes)| {
-                        let at = bytes.windows(value.len()).position(|window| window == value)?;
+                let holding = |wanted: &[u8]| -> Vec<_> {
+                    let place = |(file, bytes): (&String, &Vec<u8>)| {
+                        let at = bytes.windows(wanted.len()).position(|window| window == wanted)?;
                         Some((file.clone(), at))
-                    })
-                    .collect();
-                if let [place] = &found[..] {
-                    self.places.insert((name.clone(), key.clone()), place.clone());
+                    };
+                    self.files.iter().filter_map(place).collect()
+                };
+                let mut found = holding(value);
+                if found.len() == 1 {
+                    let apart = self.config.values_apart.is_some_and(|from_len| value.len() >= from_len);
+                    found.extend(if apart { holding(key) } else { Vec::new() });
+                    self.places.insert((name.clone(), key.clone()), found);
                 }
             }
         }
@@ -167,14 +173,19 @@ impl Fixture {
         assert_eq!((dump(&fs), fs.events()), (before.clone(), events), "salvage changed the directory");
         // What is lost lies in a part that was skipped, and that part holds the byte.
         for key in &lost {
-            let Some((file, place)) = self.places.get(key) else { continue };
-            let within = skipped.iter().any(|skipped| {
-                let range = skipped.from..skipped.to;
-                *skipped.file == **file && range.contains(&(*place as u64)) && range.contains(&(at as u64))
-            });
+            let Some(places) = self.places.get(key) else { continue };
+            let within = |(file, place): &PlaceIn| {
+                let holds = |skipped: &Damage| {
+                    let range = skipped.from..skipped.to;
+                    *skipped.file == **file
+                        && range.contains(&(*place as u64))
+                        && range.contains(&(at as u64))
+                };
+                file == name && skipped.iter().any(holds)
+            };
             assert!(
-                file == name && within,
-                "{} is lost at {file}:{place}, skipped {skipped:?}",
+                places.iter().any(within),
+                "{} is lost at {places:?}, skipped {skipped:?}",
                 short(&key.1)
             );
         }

@@ -101,6 +101,7 @@ pub struct Config {
     pub read_mode: ReadMode,
     pub compression: Compression,
     pub index: PointIndex,
+    pub values_apart: Option<usize>,
     pub block_len: usize,
     pub table_len: u64,
     pub compaction: CompactionPolicy,
@@ -120,6 +121,7 @@ impl Config {
             read_mode: ReadMode::Map,
             compression: Compression::None,
             index: PointIndex::Location,
+            values_apart: Some(64),
             block_len: 64,
             table_len: 4096,
             compaction: policy(2, 70),
@@ -142,6 +144,7 @@ impl Config {
                 PointIndex::Bloom { bits_per_key: 1 },
                 PointIndex::None,
             ]),
+            values_apart: rng.pick(&[None, Some(64), Some(100), Some(4096)]),
             block_len: rng.pick(&[64, 256, 4096]),
             table_len: rng.pick(&[1024, 4096, 65536]),
             compaction: policy(rng.pick(&[1, 2, 4]), rng.pick(&[10, 70, CompactionPolicy::NEVER])),
@@ -158,6 +161,7 @@ impl Config {
             .read_mode(self.read_mode)
             .compression(self.compression)
             .point_index(self.index)
+            .values_apart(self.values_apart)
             .block_len(self.block_len)
             .table_len(self.table_len)
             .compaction(self.compaction)

@@ -82,7 +82,7 @@ fn every_bit_of_current_matters() {
 #[test]
 fn another_version_is_refused_as_such() {
     let (mut bytes, ..) = fixture(6, 1, UUID);
-    for other in [0, 1, 3, u32::MAX] {
+    for other in [0, 1, 4, u32::MAX] {
         let (header, _) = ManifestHeader::mut_from_prefix(&mut bytes).unwrap();
         header.version = other.into();
         header.crc = header.checksum().into();

@@ -47,6 +47,7 @@ pub fn table(number: u64, first: &str, last: &str, seqnos: std::ops::RangeInclus
         reach: None,
         seqno_min: Seqno(*seqnos.start()),
         seqno_max: Seqno(*seqnos.end()),
+        apart: 0,
     }
 }
 

@@ -62,6 +62,7 @@ fn any_table(number: u64, seqno: u64, width: u64, rng: &mut Rng) -> TableMeta {
         reach,
         seqno_min: Seqno(seqno),
         seqno_max: Seqno(seqno),
+        apart: 0,
     }
 }
 

@@ -34,7 +34,7 @@ pub fn everywhere(n: u64) -> Vec<Write> {
 
 pub type Script = fn(&mut Scripted);
 
-pub const SCRIPTS: [(&str, Script); 22] = [
+pub const SCRIPTS: [(&str, Script); 23] = [
     ("create", |run| run.open()),
     ("puts, buffered", |run| {
         run.open();
@@ -306,6 +306,20 @@ pub const SCRIPTS: [(&str, Script); 22] = [
         assert_eq!(*value, 6_u64.to_be_bytes());
         drop((iter, value));
         run.commit(false, |n| vec![put("default", n, 10)]);
+        run.check();
+    }),
+    ("values that die and are moved", |run| {
+        run.open();
+        for round in 0..5 {
+            for _ in 0..5 {
+                run.commit(false, |n| vec![put("default", n, 300), put("default", n + 3, 30)]);
+            }
+            run.commit(round == 2, |n| vec![put("default", n, 90)]);
+            run.flush();
+        }
+        run.compact();
+        let stats = run.db().stats();
+        assert!(stats.value_dead_bytes * 2 <= stats.value_bytes, "dead values stay: {stats:?}");
         run.check();
     }),
 ];

@@ -41,14 +41,13 @@ fn newer_format() {
         bench.db.flush().unwrap();
         bench.db.put("in the log", "").unwrap();
         bench.db.close().unwrap();
-        let kinds: [(&str, usize, usize); 3] = [(".log", 0, 60), ("MANIFEST", 0, 44), (".sst", 256, 252)];
-        for (kind_of_file, from_end, covered) in kinds {
+        let kinds = [(".log", 0, 60, 1_u8), ("MANIFEST", 0, 44, 3), (".sst", 256, 252, 3)];
+        for (kind_of_file, from_end, covered, newest) in kinds {
             let files = dump(&bench.sim);
             let (name, file) = files.iter().find(|(name, _)| name.contains(kind_of_file)).unwrap();
             let begin = if from_end == 0 { 0 } else { file.len() - from_end };
             let mut newer = file.clone();
-            let version = newer[begin + 8];
-            newer[begin + 8] = version + 1;
+            newer[begin + 8] = newest + 1;
             let crc = crc32c(0, &newer[begin..begin + covered]);
             newer[begin + covered..begin + covered + 4].copy_from_slice(&crc.to_le_bytes());
             let disk = bench.sim.kill();
@@ -56,7 +55,7 @@ fn newer_format() {
             let before = dump(&disk);
             let error = bench.config.sim(disk.clone()).open().unwrap_err();
             let Error::UnsupportedVersion { file, found, max } = &error else { panic!("{name}: {error}") };
-            assert_eq!((&**file, *found, *max), (&**name, u32::from(version) + 1, u32::from(version)));
+            assert_eq!((&**file, *found, *max), (&**name, u32::from(newest) + 1, u32::from(newest)));
             assert!(dump(&disk) == before, "{name}: something was written");
             cases += 1;
         }
