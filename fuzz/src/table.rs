@@ -145,7 +145,7 @@ pub(crate) fn mixed() -> Vec<Vec<u8>> {
     }
     records.push(encoded(0, b"key-03", 60, Kind::RangeDelete, b"key-06"));
     records.push(encoded(1, b"ann", 61, Kind::Put, &[b'z'; 200]));
-    let reference = Reference { table: 3.into(), block: 9.into(), value_len: 5000.into() };
+    let reference = Reference::new(3, 36, 5000).unwrap();
     records.push(encoded(1, b"bea", 63, Kind::Reference, reference.bytes()));
     records.push(encoded(1, b"bob", 62, Kind::RangeDelete, b""));
     sorted(records)

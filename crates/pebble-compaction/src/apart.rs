@@ -72,13 +72,9 @@ impl<W: Write> ValueTables<W> {
                 (number, self.open.insert(writer))
             }
         };
-        let over = |_| Error::invalid("too many values in a table");
-        let reference = Reference {
-            table: number.into(),
-            // Each record has a block of its own.
-            block: u32::try_from(writer.count()).map_err(over)?.into(),
-            value_len: u32::try_from(record.value().len()).map_err(over)?.into(),
-        };
+        // Each record has a block of its own, and this one's begins where the last one ends.
+        let reference = Reference::new(number, writer.end_block()?, record.value().len());
+        let reference = reference.ok_or_else(|| Error::invalid("a value too far back in a table"))?;
         writer.add(record)?;
         let trailer = Trailer::new(record.seqno(), Kind::Reference);
         self.encoded.resize(record::encoded_len(record.key().len(), size_of::<Reference>()), 0);

@@ -14,7 +14,7 @@ use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::error::Corruption;
-use crate::limits::VALUE_LEN_MAX;
+use crate::limits::{RECORD_ALIGN, VALUE_LEN_MAX};
 
 /// The value of a record of kind [`Reference`](crate::Kind::Reference).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -22,8 +22,8 @@ use crate::limits::VALUE_LEN_MAX;
 pub struct Reference {
     /// The number of the table that holds the record with the value.
     pub table: U64,
-    /// The number of the block there, of which it is the only record.
-    pub block: U32,
+    /// Where its block begins in that file, in units of [`RECORD_ALIGN`]; it is the block's only record.
+    pub place: U32,
     /// Bytes of the value; not 0.
     pub value_len: U32,
 }
@@ -49,6 +49,24 @@ impl Reference {
         Ok(found)
     }
 
+    /// A reference to the record in the block that begins at `offset`; `None` where that is not aligned, beyond 16 GiB,
+    /// or the value too long.
+    pub fn new(table: u64, offset: u64, value_len: usize) -> Option<Self> {
+        let aligned = offset.is_multiple_of(RECORD_ALIGN as u64) && value_len <= VALUE_LEN_MAX;
+        let place = u32::try_from(offset / RECORD_ALIGN as u64).ok().filter(|_| aligned)?;
+        Some(Self {
+            table: table.into(),
+            place: place.into(),
+            value_len: u32::try_from(value_len).ok()?.into(),
+        })
+    }
+
+    /// Where its block begins in that file.
+    #[inline]
+    pub fn offset(&self) -> u64 {
+        u64::from(self.place.get()) * RECORD_ALIGN as u64
+    }
+
     /// The bytes of a record's value.
     pub fn bytes(&self) -> &[u8] {
         self.as_bytes()
@@ -61,7 +79,13 @@ mod tests {
 
     #[test]
     fn a_reference_is_read_back_and_nothing_else_is_one() {
-        let made = Reference { table: 7.into(), block: 9.into(), value_len: 4096.into() };
+        let made = Reference::new(7, 36, 4096).unwrap();
+        assert_eq!((made.place.get(), made.offset()), (9, 36));
+        let most = u64::from(u32::MAX) * 4;
+        assert_eq!(Reference::new(7, most, 1).unwrap().offset(), most);
+        for (offset, len) in [(35, 1), (most + 4, 1), (0, VALUE_LEN_MAX + 1)] {
+            assert_eq!(Reference::new(7, offset, len), None);
+        }
         assert_eq!(Reference::read(made.bytes()).unwrap(), &made);
         for len in (0..REFERENCE_LEN).chain([REFERENCE_LEN + 1]) {
             assert_eq!(Reference::read(&vec![1; len]).unwrap_err().what, "length of a reference");

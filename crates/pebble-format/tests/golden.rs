@@ -182,7 +182,7 @@ RecordHeader 16
 kinds [(1, Put), (2, Delete), (3, RangeDelete), (5, Reference)]
 Reference 16
   table 0
-  block 8
+  place 8
   value_len 12
 align 4 limits 65535 1073741824 2147483648
 010403020100000003000500020000006b65797661000000
@@ -194,7 +194,7 @@ align 4 limits 65535 1073741824 2147483648
         layout!(to, RecordHeader { trailer, key_len, keyspace, value_len });
         let kinds: Vec<_> = (0..=u8::MAX).filter_map(|byte| Some((byte, Kind::from_u8(byte)?))).collect();
         writeln!(to, "kinds {kinds:?}").unwrap();
-        layout!(to, Reference { table, block, value_len });
+        layout!(to, Reference { table, place, value_len });
         writeln!(to, "align {RECORD_ALIGN} limits {KEY_LEN_MAX} {VALUE_LEN_MAX} {BATCH_LEN_MAX}").unwrap();
         let mut bytes = [0xaa; 24];
         let trailer = Trailer::new(Seqno(0x0102_0304), Kind::Put);

@@ -16,8 +16,8 @@ use pebble_format::table::ReferredEntry;
 use pebble_format::{Corruption, InternalKey, Kind, PinnedRecord, RecordRef, Reference, Result};
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::block::Block;
 use crate::ranges;
+use crate::source::{Source, usize_of};
 use crate::table::Table;
 
 /// How much of another table the records of one refer to.
@@ -93,31 +93,50 @@ pub(crate) fn is_sound(record: RecordRef<'_>) -> bool {
 
 impl Table {
     /// The record that a reference of the record with `key` leads to in this table: the same key and number, and the
-    /// value. Cost: a look at the directory, and the record's own miss; its checksum where it is the first.
+    /// value. Cost: the record's own miss, if the table is mapped and not compressed; its checksum where it is the
+    /// first.
     ///
     /// Errors: `Corruption` if there is no such record, or its block is damaged; `Io`.
     pub fn referred(&self, reference: &Reference, key: InternalKey<'_>) -> Result<PinnedRecord> {
-        let block = self.block(reference.block.get())?;
-        self.referred_in(&block, reference, key)
+        let offset = reference.offset();
+        let found = match &self.source {
+            Source::Place(whole) if !self.pages_verified.is_empty() => {
+                self.verify_page(offset)?;
+                let end = usize_of(self.meta.info.data_len);
+                PinnedRecord::parse(whole.slice(usize_of(offset).min(end)..end))
+            }
+            _ => self.block(self.block_from(offset)?)?.pinned(0),
+        };
+        self.check_referred(found, reference, key)
     }
 
     /// As [`Table::referred`], for one who moves the value or checks it: no cache holds it afterwards, and it does not
     /// count as read ([`Table::blocks_read`]). Cost: its checksum each time.
     pub fn referred_once(&self, reference: &Reference, key: InternalKey<'_>) -> Result<PinnedRecord> {
-        let number = reference.block.get();
+        let number = self.block_from(reference.offset())?;
         let (place, stored) = self.stored_block(number)?;
         let block = self.expand_block(stored, number, &place)?;
-        self.referred_in(&block, reference, key)
+        self.check_referred(block.pinned(0), reference, key)
     }
 
-    fn referred_in(
+    /// The number of the block that begins at `offset`.
+    fn block_from(&self, offset: u64) -> Result<u32> {
+        let number = self.meta.block_at(offset);
+        let place = self.meta.block(number).map_err(|corruption| self.corrupt(corruption))?;
+        if place.offset == offset {
+            return Ok(number);
+        }
+        Err(self.corrupt(Corruption::new("block that is referred to", offset, place.offset, offset)))
+    }
+
+    /// The record that was found, if it is the one that is referred to.
+    fn check_referred(
         &self,
-        block: &Block,
+        found: Result<PinnedRecord, Corruption>,
         reference: &Reference,
         key: InternalKey<'_>,
     ) -> Result<PinnedRecord> {
-        let number = reference.block.get();
-        let found = block.pinned(0).map_err(|found| self.in_block(number, found))?;
+        let found = found.map_err(|corruption| self.corrupt(corruption.at(reference.offset())))?;
         let record = found.record();
         let is_it = record.internal_key().same_key(&key)
             && record.seqno() == key.trailer.seqno()
@@ -128,6 +147,7 @@ impl Table {
         }
         let expected = key.trailer.seqno().0;
         let got = record.seqno().0;
-        Err(self.in_block(number, Corruption::new("record that is referred to", 0, expected, got)))
+        let what = "record that is referred to";
+        Err(self.corrupt(Corruption::new(what, reference.offset(), expected, got)))
     }
 }

@@ -19,8 +19,8 @@ use pebble_cursor::RangeDeletes;
 use pebble_format::hash::key_hash;
 use pebble_format::prefetch::{prefetch, prefetch_lines};
 use pebble_format::table::{
-    Codec, FLAG_UNIQUE_USER_KEYS, IndexKind, RegionId, TABLE_FOOTER_LEN, TableProperties, granule_offset,
-    split_slot_location,
+    Codec, FLAG_COMPRESSED, FLAG_UNIQUE_USER_KEYS, IndexKind, RegionId, TABLE_FOOTER_LEN, TableProperties,
+    granule_offset, split_slot_location,
 };
 use pebble_format::{
     Corruption, Error, InternalKey, OwnedKey, Pinned, PinnedRecord, RecordRef, Result, Trailer,
@@ -116,7 +116,9 @@ impl Table {
         options: TableReadOptions,
         meta: Meta,
     ) -> Arc<Self> {
-        let by_offset = matches!(source, Source::Place(_)) && meta.index == IndexKind::Granule;
+        let plain_values = meta.info.holds_values && meta.footer.flags.get() & FLAG_COMPRESSED == 0;
+        let by_offset =
+            matches!(source, Source::Place(_)) && (meta.index == IndexKind::Granule || plain_values);
         let pages = if by_offset { (meta.info.data_len >> PAGE_SHIFT) + 1 } else { 0 };
         Arc::new(Self {
             name: name.into(),

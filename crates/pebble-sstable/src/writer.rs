@@ -309,6 +309,14 @@ impl<W: Write> TableWriter<W> {
         self.data_len() >= self.options.table_len
     }
 
+    /// Ends the open block, and says where the next one begins in the file. Errors: `Io` from the output.
+    pub fn end_block(&mut self) -> Result<u64> {
+        self.close_block()?;
+        let settled = self.settle();
+        self.fail_after(settled)?;
+        Ok(self.data.len)
+    }
+
     /// The table's number.
     pub fn number(&self) -> u64 {
         self.options.number

@@ -87,11 +87,22 @@ impl Region {
             #[cfg(target_os = "linux")]
             Advice::HugePage => raw.advise(memmap2::Advice::HugePage),
             #[cfg(target_os = "linux")]
-            Advice::Populate => raw.advise(memmap2::Advice::PopulateRead),
+            Advice::Populate => populate(raw),
             #[cfg(not(target_os = "linux"))]
             Advice::HugePage | Advice::Populate => Ok(()),
         }
     }
+}
+
+/// Reads in pages as large as can be, and maps them so: a random read then finds its page in one of few entries, where
+/// a gigabyte of small ones overflows every table that the processor has for them. What is given up later and asked for
+/// again comes as large; to take the hint back after the reading cost all that it had brought (measured, not
+/// understood).
+#[cfg(target_os = "linux")]
+fn populate(raw: &MmapRaw) -> io::Result<()> {
+    // A kernel, or a file system, without large pages reads small ones.
+    raw.advise(memmap2::Advice::HugePage).ok();
+    raw.advise(memmap2::Advice::PopulateRead)
 }
 
 impl Region {

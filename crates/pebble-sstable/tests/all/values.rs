@@ -48,16 +48,17 @@ fn key(n: u32) -> Vec<u8> {
     format!("key-{n:02}").into_bytes()
 }
 
-/// Twenty values.
-fn values(compression: Compression) -> Vec<u8> {
+/// Twenty values, and where the block of each begins.
+fn values(compression: Compression) -> (Vec<u8>, Vec<u64>) {
+    let mut places = Vec::new();
     let mut writer = TableWriter::new(Vec::new(), of_values(compression)).unwrap();
     for n in 0..20 {
-        assert_eq!(writer.count(), u64::from(n), "the number of the next block");
+        places.push(writer.end_block().unwrap());
         add(&mut writer, &encoded(&key(n), 100 + u64::from(n), Kind::Put, &value(n))).unwrap();
     }
     let (bytes, info) = writer.finish().unwrap();
     assert!(info.holds_values && info.referred.is_empty() && info.blocks == 20);
-    bytes
+    (bytes, places)
 }
 
 fn open(bytes: &[u8]) -> Result<Arc<Table>> {
@@ -65,8 +66,8 @@ fn open(bytes: &[u8]) -> Result<Arc<Table>> {
     Table::from_bytes(bytes.to_vec(), "values", TableReadOptions { cache })
 }
 
-fn reference(table: u64, block: u32, len: usize) -> Reference {
-    Reference { table: table.into(), block: block.into(), value_len: u32::try_from(len).unwrap().into() }
+fn reference(table: u64, offset: u64, len: usize) -> Reference {
+    Reference::new(table, offset, len).unwrap()
 }
 
 fn internal(key: &[u8], seqno: u64) -> InternalKey<'_> {
@@ -77,26 +78,34 @@ fn internal(key: &[u8], seqno: u64) -> InternalKey<'_> {
 #[test]
 fn a_reference_leads_to_its_record_and_to_no_other() {
     for compression in [Compression::None, Compression::Lz4] {
-        let table = open(&values(compression)).unwrap();
+        let (bytes, places) = values(compression);
+        let table = open(&bytes).unwrap();
         table.verify().unwrap();
-        for n in 0..20 {
+        for (n, at) in (0..20).zip(places) {
             let (key, value, seqno) = (key(n), value(n), 100 + u64::from(n));
-            let found = table.referred(&reference(7, n, value.len()), internal(&key, seqno)).unwrap();
+            let found = table.referred(&reference(7, at, value.len()), internal(&key, seqno)).unwrap();
+            let once = table.referred_once(&reference(7, at, value.len()), internal(&key, seqno)).unwrap();
+            assert_eq!(found.record().raw(), once.record().raw());
             assert_eq!((found.record().key(), found.record().value()), (&key[..], &value[..]));
             let wrong = [
-                (reference(7, n + 1, value.len()), internal(&key, seqno)),
-                (reference(7, n, value.len() + 1), internal(&key, seqno)),
-                (reference(7, n, value.len()), internal(&key, seqno + 1)),
-                (reference(7, n, value.len()), internal(b"another", seqno)),
-                (reference(7, u32::MAX, value.len()), internal(&key, seqno)),
+                (reference(7, at + 4, value.len()), internal(&key, seqno)),
+                (reference(7, at, value.len() + 1), internal(&key, seqno)),
+                (reference(7, at, value.len()), internal(&key, seqno + 1)),
+                (reference(7, at, value.len()), internal(b"another", seqno)),
+                (reference(7, 1 << 33, value.len()), internal(&key, seqno)),
                 (
-                    reference(7, n, value.len()),
+                    reference(7, at, value.len()),
                     InternalKey { keyspace: KeyspaceId(3), ..internal(&key, seqno) },
                 ),
             ];
             for (reference, key) in wrong {
-                let error = table.referred(&reference, key).unwrap_err();
-                assert!(matches!(&error, Error::Corruption(found) if &*found.file == "values"), "{error}");
+                for error in [table.referred(&reference, key), table.referred_once(&reference, key)] {
+                    let error = error.unwrap_err();
+                    assert!(
+                        matches!(&error, Error::Corruption(found) if &*found.file == "values"),
+                        "{error}"
+                    );
+                }
             }
         }
     }
@@ -111,7 +120,7 @@ fn a_table_of_values_takes_only_what_can_be_referred_to() {
         encoded(b"a", 1, Kind::Delete, b""),
         encoded(&[b'a'; 99], 1, Kind::Put, b""),
         encoded(&[b'a'; 99], 1, Kind::RangeDelete, b"b"),
-        encoded(&[b'a'; 99], 1, Kind::Reference, reference(1, 1, 100).bytes()),
+        encoded(&[b'a'; 99], 1, Kind::Reference, reference(1, 4, 100).bytes()),
     ];
     for bytes in &refused {
         assert!(matches!(add(&mut writer, bytes), Err(Error::InvalidArgument(_))));
@@ -123,7 +132,7 @@ fn a_table_of_values_takes_only_what_can_be_referred_to() {
     assert!(TableWriter::new(Vec::new(), searched).is_err());
     // And no table takes a reference that is none.
     let mut writer = TableWriter::new(Vec::new(), TableOptions::default()).unwrap();
-    for bad in [&reference(1, 1, 100).bytes()[..15], &[0; 16], b""] {
+    for bad in [&reference(1, 4, 100).bytes()[..15], &[0; 16], b""] {
         assert!(add(&mut writer, &encoded(b"a", 1, Kind::Reference, bad)).is_err());
     }
 }
@@ -133,7 +142,7 @@ fn referring() -> Vec<u8> {
     let options = TableOptions { block_len: 128, number: 10, ..TableOptions::default() };
     let mut writer = TableWriter::new(Vec::new(), options).unwrap();
     for n in 0..30 {
-        let (of, key) = (reference(if n % 2 == 0 { 9 } else { 3 }, n, 100), key(n));
+        let (of, key) = (reference(if n % 2 == 0 { 9 } else { 3 }, u64::from(n) * 4, 100), key(n));
         match n % 3 {
             0 => add(&mut writer, &encoded(&key, 5, Kind::Put, b"short")).unwrap(),
             _ => add(&mut writer, &encoded(&key, 5, Kind::Reference, of.bytes())).unwrap(),
@@ -172,7 +181,7 @@ fn a_table_lists_what_it_refers_to_also_in_blocks_that_are_handed_on() {
     assert!(whole > 3 && info.referred == listed);
     open(&bytes).unwrap().verify().unwrap();
     // A table of values hands its blocks to nobody but a reader.
-    let values = open(&values(Compression::None)).unwrap();
+    let values = open(&values(Compression::None).0).unwrap();
     let mut cursor = values.cursor();
     cursor.first().unwrap();
     let mut writer = TableWriter::new(Vec::new(), of_values(Compression::None)).unwrap();
@@ -192,7 +201,7 @@ fn with_footer(bytes: &[u8], change: impl FnOnce(&mut TableFooter)) -> Result<Ar
 
 #[test]
 fn flags_and_lists_that_lie_are_damage() {
-    let (plain, apart) = (referring(), values(Compression::None));
+    let (plain, apart) = (referring(), values(Compression::None).0);
     let version = |footer: &TableFooter| footer.version.get();
     assert!(with_footer(&plain, |footer| assert_eq!(version(footer), 3)).is_ok());
     for flag in [FLAG_HAS_REFERENCES, FLAG_HOLDS_VALUES] {
