@@ -52,7 +52,7 @@ pub struct TableWriter<W> {
     sums: Sums,
     /// The block that is open; it will follow the data.
     block: BlockBuilder,
-    /// The last key, if it came with a whole block and no record has been added since.
+    /// The last key, if its block is closed: it came with a whole one, or [`TableWriter::end_block`] was called.
     handed_on: Option<OwnedKey>,
     /// Blocks written since a nearly empty one was closed for a whole one.
     since_short: u32,
@@ -311,6 +311,7 @@ impl<W: Write> TableWriter<W> {
 
     /// Ends the open block, and says where the next one begins in the file. Errors: `Io` from the output.
     pub fn end_block(&mut self) -> Result<u64> {
+        self.handed_on = self.last_key().map(OwnedKey::new);
         self.close_block()?;
         let settled = self.settle();
         self.fail_after(settled)?;

@@ -111,6 +111,24 @@ fn a_reference_leads_to_its_record_and_to_no_other() {
     }
 }
 
+/// A snapshot may keep an older version of a key.
+#[test]
+fn two_versions_of_a_key_are_one_key_also_where_blocks_are_ended() {
+    let mut writer = TableWriter::new(Vec::new(), of_values(Compression::None)).unwrap();
+    for (key, seqno) in [(b"a", 9), (b"a", 7), (b"b", 8)] {
+        assert_eq!(writer.end_block().unwrap(), writer.end_block().unwrap());
+        add(&mut writer, &encoded(key, seqno, Kind::Put, &[1; 100])).unwrap();
+    }
+    writer.end_block().unwrap();
+    for (key, seqno) in [(b"b", 8), (b"b", 9), (b"a", 1)] {
+        let again = encoded(key, seqno, Kind::Put, &[1; 100]);
+        assert!(matches!(add(&mut writer, &again), Err(Error::InvalidArgument(_))), "out of order");
+    }
+    let (bytes, info) = writer.finish().unwrap();
+    assert_eq!((info.count, info.keys), (3, 2));
+    open(&bytes).unwrap().verify().unwrap();
+}
+
 #[test]
 fn a_table_of_values_takes_only_what_can_be_referred_to() {
     let mut writer = TableWriter::new(Vec::new(), of_values(Compression::None)).unwrap();
