@@ -44,12 +44,6 @@ impl Following {
         Rc::new(Self { tables, older, lost: RefCell::default() })
     }
 
-    /// Whether all that a table refers to can be taken over with it.
-    pub(crate) fn is_whole(&self, table: &Table) -> bool {
-        let whole = |number| self.tables.get(&number).is_some_and(|(is_whole, _)| *is_whole);
-        table.info().referred.iter().all(|referred| whole(referred.table))
-    }
-
     /// The keys whose values are lost, and why.
     pub(crate) fn lost(&self) -> BTreeMap<UserKey, Error> {
         self.lost.take()

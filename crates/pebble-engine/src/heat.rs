@@ -40,7 +40,7 @@ pub(crate) fn are_read<'a>(tables: impl Iterator<Item = &'a Arc<Table>>) -> bool
 
 /// Whether the tree as a whole is read.
 pub(crate) fn is_read(tree: &Tree) -> bool {
-    are_read(tree.runs.iter().flat_map(|run| run.iter()))
+    are_read(tree.run_tables())
 }
 
 impl Core {

@@ -63,11 +63,9 @@ struct Source<'a> {
 
 impl Source<'_> {
     /// The one table that can be taken over as it is, with what it refers to.
-    fn as_it_is(&self, following: &Following) -> Option<&Found> {
+    fn as_it_is(&self, survey: &Survey) -> Option<&Found> {
         match &self.found[..] {
-            [found] if found.is_whole && self.lost.is_empty() => {
-                Some(*found).filter(|found| following.is_whole(found.remains.table()))
-            }
+            [found] if self.lost.is_empty() && survey.is_taken_over(found) => Some(found),
             _ => None,
         }
     }
@@ -247,7 +245,7 @@ impl Builder<'_> {
     fn run(&mut self, placed: &Placed<'_>, outputs: &mut NewTables<'_>) -> Result<Vec<TableMeta>> {
         let mut metas = Vec::new();
         for (at, source) in placed.sources.iter().enumerate() {
-            if let Some(found) = source.as_it_is(&self.following) {
+            if let Some(found) = source.as_it_is(self.survey) {
                 self.keep(found)?;
                 self.note_referred(found.remains.table().info());
                 metas.push(found.meta.clone());

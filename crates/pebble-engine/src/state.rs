@@ -68,9 +68,14 @@ impl Tree {
         Self { version, runs, range_deletes, values }
     }
 
+    /// The open tables of the runs, newest run first.
+    pub(crate) fn run_tables(&self) -> impl Iterator<Item = &Arc<Table>> {
+        self.runs.iter().flat_map(|run| run.iter())
+    }
+
     /// All open tables: those of the runs, then those of values.
     pub(crate) fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
-        self.runs.iter().flat_map(|run| run.iter()).chain(self.values.tables())
+        self.run_tables().chain(self.values.tables())
     }
 
     /// The range deletes of the run at `place`.

@@ -32,7 +32,7 @@ pub(crate) struct Tables {
     read_mode: ReadMode,
     template: TableOptions,
     /// From which length on values go into tables of their own, and how those are written.
-    apart: Option<(usize, TableOptions)>,
+    apart: (usize, TableOptions),
     cache: Arc<BlockCache>,
     /// Who writes and reads tables beside those who make and merge them.
     pub(crate) transfers: Arc<Transfers>,
@@ -54,7 +54,7 @@ impl Tables {
             uuid,
             read_mode: options.read_mode,
             template: options.table_options(uuid),
-            apart: options.values_apart.map(|from_len| (from_len, options.value_table_options(uuid))),
+            apart: (options.values_apart.unwrap_or(usize::MAX), options.value_table_options(uuid)),
             cache: Arc::new(BlockCache::new(usize::try_from(options.cache_len().0).unwrap_or(usize::MAX))),
             transfers: Arc::default(),
             next_file: AtomicU64::new(next_file),
@@ -131,22 +131,13 @@ impl Tables {
             bottom: rules.bottom,
             range,
             table: TableOptions { compression: rules.compression, ..self.template.clone() },
-            apart: self.apart(rules.fetch),
+            apart: Some(Apart { from_len: self.apart.0, table: self.apart.1.clone(), fetch: rules.fetch }),
             cut_at: rules.cut_at,
             cut_len_min: rules.cut_len_min,
             stop: rules.stop,
         };
         let done = run(input, &mut Told { outputs, wrote: rules.wrote }, &job)?;
         Ok(Written { tables: done.tables, values: done.values })
-    }
-
-    /// What is done with long values. A reference that is to be followed is, also where none is made any more.
-    fn apart<'a>(&self, fetch: Option<Fetch<'a>>) -> Option<Apart<'a>> {
-        let (from_len, table) = match &self.apart {
-            Some((from_len, table)) => (*from_len, table.clone()),
-            None => (usize::MAX, self.template.clone()),
-        };
-        Some(Apart { from_len, table, fetch })
     }
 
     /// The tree of `version`: tables that `old` has open are taken over, the others opened.

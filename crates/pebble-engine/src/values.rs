@@ -185,11 +185,6 @@ impl Values {
 }
 
 impl Tree {
-    /// Tables of the runs.
-    fn referring(&self) -> impl Iterator<Item = &Arc<Table>> {
-        self.runs.iter().flat_map(|run| run.iter())
-    }
-
     /// The tables of values that merges rid themselves of, ascending: those that are mostly dead, and crumbs of at most
     /// so many bytes. Without those in `but`.
     pub(crate) fn wasteful_values(&self, crumb_bytes: u64, but: &[u64]) -> Vec<u64> {
@@ -197,7 +192,7 @@ impl Tree {
             return Vec::new();
         }
         let dead = self.values.each().filter(Value::is_wasteful).map(|value| value.number);
-        let referring = |numbers: &[u64]| self.referring().filter(|table| refers_to(table, numbers)).count();
+        let referring = |numbers: &[u64]| self.run_tables().filter(|table| refers_to(table, numbers)).count();
         let mut numbers: Vec<u64> = dead.chain(self.values.crumbs(crumb_bytes, referring)).collect();
         numbers.retain(|number| !but.contains(number));
         numbers.sort_unstable();
@@ -215,7 +210,7 @@ impl Tree {
         }
         if !however_little {
             let stays = |number: &u64| {
-                let mut set_aside = self.referring().filter(|table| but.contains(&table.number()));
+                let mut set_aside = self.run_tables().filter(|table| but.contains(&table.number()));
                 set_aside.any(|table| refers_to(table, std::slice::from_ref(number)))
             };
             let mut frees: Vec<Value> = self.values.each().filter(|value| value.is_deep).collect();
@@ -228,7 +223,7 @@ impl Tree {
             wasteful = frees.into_iter().map(|value| value.number).collect();
         }
         let tables =
-            self.referring().filter(|table| !but.contains(&table.number()) && refers_to(table, &wasteful));
+            self.run_tables().filter(|table| !but.contains(&table.number()) && refers_to(table, &wasteful));
         let mut numbers: Vec<u64> = tables.map(|table| table.number()).collect();
         numbers.sort_unstable();
         numbers
@@ -246,6 +241,6 @@ pub(crate) fn refers_to(table: &Table, numbers: &[u64]) -> bool {
 
 /// The first table of values that a table of the tree refers to and the version does not have.
 pub(crate) fn first_missing(version: &Version, table: &Table) -> Option<u64> {
-    let referred = table.info().referred.iter().map(|referred| referred.table);
-    referred.into_iter().find(|number| version.value(*number).is_none())
+    let mut referred = table.info().referred.iter().map(|referred| referred.table);
+    referred.find(|number| version.value(*number).is_none())
 }

@@ -37,13 +37,9 @@ impl Tally {
     /// Counts a record, if it refers to another table.
     #[inline]
     pub(crate) fn add(&mut self, record: RecordRef<'_>) {
-        if record.is_reference() {
-            self.count(record);
-        }
-    }
-
-    fn count(&mut self, record: RecordRef<'_>) {
-        if let Ok(found) = Reference::read(record.value()) {
+        if record.is_reference()
+            && let Ok(found) = Reference::read(record.value())
+        {
             let bytes = self.0.entry(found.table.get()).or_default();
             *bytes = bytes.saturating_add(found.value_len.get().into());
         }
@@ -64,7 +60,7 @@ impl Tally {
 /// The list as it stands in a table.
 pub(crate) fn encode(list: &[Referred]) -> Vec<u8> {
     let entry = |of: &Referred| ReferredEntry { table: of.table.into(), bytes: of.bytes.into() };
-    list.iter().flat_map(|of| entry(of).as_bytes().to_vec()).collect()
+    list.iter().map(entry).collect::<Vec<_>>().as_bytes().to_vec()
 }
 
 /// The list that `bytes` hold. Errors with an offset relative to them.

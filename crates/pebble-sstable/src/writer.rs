@@ -116,7 +116,7 @@ impl<W: Write> TableWriter<W> {
                 _ => return Err(self.out_of_order()),
             };
         }
-        if !record.is_plain() && !is_sound(record) {
+        if !is_sound(record) {
             let count = self.sums.count;
             return Err(Error::invalid(format!("record {count} names no range of keys, or no value")));
         }
