@@ -4,8 +4,9 @@
 //!   put, delete, write
 //!        │ lock                                                          commits are ordered by this lock
 //!        ├─ make_room ........ seals a full memtable, waits when too many are sealed
+//!        ├─ MemtableWriter::approach . the key's place is asked for
 //!        ├─ LogWriter::append . encodes the records in the mapped segment: the one copy, no system call
-//!        ├─ MemtableWriter::insert, once a record: an index entry that points into the segment
+//!        ├─ MemtableWriter::insert_approached, insert_all: an index entry that points into the segment
 //!        └ unlock
 //!        ├─ publish .......... buffered: at once.   sync: when the log is durable up to here (one fdatasync for all)
 //!        └─ sleep_off ........ when flushes or merges are behind: see pace.rs
@@ -32,8 +33,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use pebble_format::log::LogPosition;
-use pebble_format::{KeyspaceId, Kind, RecordBatch, Seqno, Trailer, record};
-use pebble_memtable::{Memtable, MemtableWriter};
+use pebble_format::{InternalKey, KeyspaceId, Kind, RecordBatch, Seqno, Trailer, record};
+use pebble_memtable::{Approach, Memtable, MemtableWriter};
 use pebble_wal::LogWriter;
 
 use crate::core::Core;
@@ -81,6 +82,16 @@ impl Write<'_> {
                 records.into_iter().any(|(_, record)| dropped.contains(&record.keyspace()))
             }
             Self::Clear(_) => false,
+        }
+    }
+
+    /// The key that it has as number `first`, if it is one record.
+    fn key(&self, first: Seqno) -> Option<InternalKey<'_>> {
+        match *self {
+            Self::One { keyspace, key, kind, .. } => {
+                Some(InternalKey { keyspace, user_key: key, trailer: Trailer::new(first, kind) })
+            }
+            Self::Batch(_) | Self::Clear(_) => None,
         }
     }
 
@@ -159,6 +170,8 @@ impl Core {
         let last = first.checked_add(u64::from(count) - 1).filter(|last| *last < Seqno::MAX);
         let last = last.ok_or_else(|| Error::invalid("sequence numbers are used up"))?;
 
+        // Its place in the memtable is on its way from memory while the record is laid out.
+        let approach = write.key(first).map(|key| committer.memtable.approach(key));
         let appended = committer.log.append(len, count, |to| write.encode(to, first));
         let appended = appended.map_err(|error| self.log_failed(&committer.log, error))?;
         self.status.log_goes_on();
@@ -168,7 +181,7 @@ impl Core {
             self.work.make_pages(ahead);
         }
         committer.next_seqno = Seqno(last.0 + 1);
-        let indexed = committer.index(appended.offset, count, appended.new_segment);
+        let indexed = committer.index(appended.offset, appended.new_segment, approach.as_ref());
         if let Err(error) = indexed {
             self.status.stop(&error);
             return Err(error);
@@ -348,19 +361,15 @@ impl Committer {
             && !self.memtable.shared().is_empty()
     }
 
-    /// Points the memtable at the records that were appended at `offset`.
-    fn index(&mut self, offset: usize, count: u32, new_segment: bool) -> Result<()> {
+    /// Points the memtable at what was appended at `offset`: one record whose key was approached, or several.
+    fn index(&mut self, offset: usize, new_segment: bool, approach: Option<&Approach<'_>>) -> Result<()> {
         if new_segment {
             self.memtable.attach(self.log.region())?;
             self.segments += 1;
         }
-        if count == 1 {
-            return Ok(self.memtable.insert(offset)?);
-        }
-        let appended = self.log.region().tail(offset).unwrap_or_default();
-        for found in record::records(appended) {
-            let (at, _) = found?;
-            self.memtable.insert(offset + at)?;
+        match approach {
+            Some(approach) => self.memtable.insert_approached(offset, approach)?,
+            None => self.memtable.insert_all(offset)?,
         }
         Ok(())
     }

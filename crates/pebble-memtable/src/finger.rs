@@ -1,7 +1,7 @@
 //! How the tree grows: insert and split, at the writer's finger.
 //!
 //! ```text
-//!   finger:  path (inner handles, root first) ─► leaf, and the heads that surely belong there
+//!   finger:  way ─► leaf, and the heads that surely belong there
 //! ```
 //!
 //! The finger is where the last record went. A record whose head lies strictly between the heads of the leaf's two
@@ -23,15 +23,17 @@ use crate::heads::{Skip, are_alike};
 use crate::node::{Entry, Inner, Leaf};
 use crate::sync::{AtomicU64, FAN, Ordering};
 use crate::tree::{Root, Target, Tree};
+use crate::way::{Stamp, Way};
 use crate::windows::Windows;
 
 /// See the [module](self).
 pub struct Finger {
     leaf_bump: Bump,
     inner_bump: Bump,
-    /// Handles of the inner nodes above the leaf, the root first.
-    path: Vec<u32>,
-    leaf: u32,
+    /// The state of the tree.
+    stamp: Stamp,
+    /// Where the last record went.
+    way: Way,
     /// The heads of the separators around the leaf, once two records in a row went there.
     fences: Option<Fences>,
     /// Where in the leaf the last record went; `None` when the finger has moved since.
@@ -72,20 +74,42 @@ impl Finger {
         };
         let root = AtomicU64::new(Root { height: 0, handle: leaf }.word());
         let tree = Tree { prefix, windows: Windows::new(), leaves, inners, root };
-        let finger =
-            Self { leaf_bump, inner_bump, path: Vec::new(), leaf, fences: None, rank: None, reads: 0 };
+        let stamp = Stamp::first();
+        let way = Way::to_root(stamp, leaf);
+        let finger = Self { leaf_bump, inner_bump, stamp, way, fences: None, rank: None, reads: 0 };
         (tree, finger)
     }
 
-    /// Adds the record at `position`, whose key is `target`.
+    /// The way to the leaf of `target`, which is asked for.
+    #[inline]
+    pub fn approach(&self, tree: &Tree, target: &Target<'_>) -> Way {
+        if self.fences.as_ref().is_some_and(|fences| fences.hold(target.head)) {
+            return self.way;
+        }
+        let root = tree.root();
+        let mut way = Way::to_root(self.stamp, root.handle);
+        for _ in 0..root.height {
+            let inner = tree.inners.get(way.leaf);
+            way.push(way.leaf);
+            way.leaf = inner.child(inner.order(), child_of(tree, inner, target));
+        }
+        tree.leaves.get(way.leaf).prefetch();
+        way
+    }
+
+    /// Whether a way is one of this tree, in whatever state.
+    #[inline]
+    pub fn is_on(&self, way: &Way) -> bool {
+        way.stamp.is_of_tree(self.stamp)
+    }
+
+    /// Adds the record at `position`, whose key is `target`. `way` is of this tree, and may be out of date.
     ///
     /// Errors, after which nothing has changed: `InvalidArgument` when the key is there already or no handle is left.
     #[inline]
-    pub fn insert(&mut self, tree: &Tree, target: &Target<'_>, position: u32) -> Result<()> {
-        if !self.fences.as_ref().is_some_and(|fences| fences.hold(target.head)) {
-            self.find(tree, target);
-        }
-        let leaf = tree.leaves.get(self.leaf);
+    pub fn insert(&mut self, tree: &Tree, target: &Target<'_>, way: &Way, position: u32) -> Result<()> {
+        self.go(tree, target, way);
+        let leaf = tree.leaves.get(self.way.leaf);
         let order = leaf.order();
         let head = target.head_in(leaf.skip());
         let (rank, found) = leaf.rank(order, head, |other| {
@@ -104,30 +128,32 @@ impl Finger {
         Ok(())
     }
 
-    /// Moves to the leaf of `target`. That it is the same leaf again is a sign of a run: then its fences are looked
-    /// up, which spares the next descents. (Looking them up in each descent costs a random insert a mispredicted
-    /// branch or two.)
+    /// Moves to the leaf of `target`, by a way that may be out of date. That it is the same leaf again is a sign of a
+    /// run: then its fences are looked up, which spares the next descents. (Looking them up in each descent costs a
+    /// random insert a mispredicted branch or two.)
     #[inline]
-    fn find(&mut self, tree: &Tree, target: &Target<'_>) {
-        let root = tree.root();
-        let mut handle = root.handle;
-        self.path.clear();
-        for _ in 0..root.height {
-            let inner = tree.inners.get(handle);
-            self.path.push(handle);
-            handle = inner.child(inner.order(), child_of(tree, inner, target));
-        }
-        if self.leaf != handle {
-            (self.leaf, self.rank, self.fences) = (handle, None, None);
-        } else if self.fences.is_none() {
+    fn go(&mut self, tree: &Tree, target: &Target<'_>, way: &Way) {
+        let is_same =
+            if way.stamp == self.stamp { self.go_by(way) } else { self.go_by(&self.approach(tree, target)) };
+        if is_same && self.fences.is_none() {
             self.fences = Some(self.look_up_fences(tree, target));
         }
+    }
+
+    /// Moves by a way of the present state. Says whether its leaf is where the finger was.
+    #[inline]
+    fn go_by(&mut self, way: &Way) -> bool {
+        let is_same = self.way.leaf == way.leaf;
+        if !is_same {
+            (self.way, self.rank, self.fences) = (*way, None, None);
+        }
+        is_same
     }
 
     /// The fences of the finger's leaf, to which `target` belongs.
     #[cold]
     fn look_up_fences(&self, tree: &Tree, target: &Target<'_>) -> Fences {
-        let range = range_below(tree, &self.path, target);
+        let range = range_below(tree, self.way.inners(), target);
         let head = |position: Option<u32>| position.map(|position| tree.target_at(position).head);
         Fences { lower: head(range.lower), upper: head(range.upper) }
     }
@@ -149,7 +175,7 @@ impl Finger {
             _ => Run::None,
         };
         let parent = self.parent_with_room(tree, target, run)?;
-        let leaf = tree.leaves.get(self.leaf);
+        let leaf = tree.leaves.get(self.way.leaf);
         let (skip, entries) = (leaf.skip(), leaf.with(rank, entry));
         let at = match run {
             Run::Ascending => FAN,
@@ -159,17 +185,16 @@ impl Finger {
         let (below, above) = entries.split_at(at);
         let separator = entries[at];
         let range = match are_alike(below) || are_alike(above) {
-            true => range_below(tree, &self.path, target),
+            true => range_below(tree, self.way.inners(), target),
             false => Range::default(),
         };
         let (below_range, above_range) = range.split(separator.position);
-        let low =
-            if run == Run::Ascending { self.leaf } else { self.new_leaf(tree, skip, below, below_range) };
-        let high =
-            if run == Run::Descending { self.leaf } else { self.new_leaf(tree, skip, above, above_range) };
+        let old = self.way.leaf;
+        let low = if run == Run::Ascending { old } else { self.new_leaf(tree, skip, below, below_range) };
+        let high = if run == Run::Descending { old } else { self.new_leaf(tree, skip, above, above_range) };
         publish(tree, tree.inners.get(parent), target, (low, (skip, separator), high));
         let is_low = rank < at;
-        (self.leaf, self.rank) = if is_low { (low, Some(rank)) } else { (high, Some(rank - at)) };
+        (self.way.leaf, self.rank) = if is_low { (low, Some(rank)) } else { (high, Some(rank - at)) };
         if let Some(fences) = &mut self.fences {
             let head = tree.target_at(separator.position).head;
             *(if is_low { &mut fences.upper } else { &mut fences.lower }) = Some(head);
@@ -181,23 +206,27 @@ impl Finger {
     /// before anything changes.
     fn parent_with_room(&mut self, tree: &Tree, target: &Target<'_>, run: Run) -> Result<u32> {
         let is_full = |handle: &&u32| tree.inners.get(**handle).order().is_full();
-        let full = self.path.iter().rev().take_while(is_full).count();
-        let mut level = self.path.len() - full;
+        let inners = self.way.inners();
+        let full = inners.iter().rev().take_while(is_full).count();
+        let mut level = inners.len() - full;
         let nodes = 2 * full + usize::from(level == 0);
         tree.inners.reserve(&mut self.inner_bump, u32::try_from(nodes).unwrap_or(u32::MAX))?;
         tree.leaves.reserve(&mut self.leaf_bump, 2)?;
         if level == 0 {
+            self.way.check_room()?;
             let root = tree.inners.alloc(&mut self.inner_bump);
             tree.inners.get(root).begin(tree.root().handle);
-            self.path.insert(0, root);
+            self.way.put_root(root);
             let height = tree.root().height + 1;
             tree.root.store(Root { height, handle: root }.word(), Ordering::Release);
             level = 1;
         }
-        let mut parent = self.path[level - 1];
-        for level in level..self.path.len() {
+        self.stamp = self.stamp.next();
+        self.way.stamp = self.stamp;
+        let mut parent = self.way.inners()[level - 1];
+        for level in level..self.way.inners().len() {
             parent = self.split_inner(tree, target, level, run);
-            self.path[level] = parent;
+            self.way.put(level, parent);
         }
         Ok(parent)
     }
@@ -205,7 +234,7 @@ impl Finger {
     /// Splits the full inner node at a level of the path, below a parent with room, and gives the half that `target`
     /// belongs to.
     fn split_inner(&mut self, tree: &Tree, target: &Target<'_>, level: usize, run: Run) -> u32 {
-        let (above, handle) = (&self.path[..level], self.path[level]);
+        let (above, handle) = (&self.way.inners()[..level], self.way.inners()[level]);
         let inner = tree.inners.get(handle);
         let nth = child_of(tree, inner, target);
         let up = match run {
@@ -224,7 +253,7 @@ impl Finger {
         };
         let (low, high) = (half(0, 1..=up - 1, low_range), half(up, up + 1..=FAN, high_range));
         let separator = (inner.skip(), separator);
-        publish(tree, tree.inners.get(self.path[level - 1]), target, (low, separator, high));
+        publish(tree, tree.inners.get(self.way.inners()[level - 1]), target, (low, separator, high));
         if nth < up { low } else { high }
     }
 }

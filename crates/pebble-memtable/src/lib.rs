@@ -14,9 +14,10 @@ mod node;
 mod ranges;
 mod sync;
 mod tree;
+mod way;
 mod windows;
 mod writer;
 
 pub use cursor::MemtableCursor;
 pub use memtable::Memtable;
-pub use writer::MemtableWriter;
+pub use writer::{Approach, MemtableWriter};

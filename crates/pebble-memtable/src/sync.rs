@@ -41,15 +41,3 @@ pub const FIRST_CHUNK: usize = 32;
 /// Nodes in the first chunk of an arena in a model, where every atomic costs.
 #[cfg(any(loom, shuttle))]
 pub const FIRST_CHUNK: usize = 4;
-
-/// Asks for a cache line that is read as soon as a rank is known, so that it comes together with the heads, not
-/// after them.
-#[cfg(not(any(loom, shuttle)))]
-#[inline]
-pub fn warm(word: &AtomicU32) {
-    std::hint::black_box(word.load(Ordering::Relaxed));
-}
-
-/// A model has no caches, and a load whose value nobody uses would only multiply its schedules.
-#[cfg(any(loom, shuttle))]
-pub fn warm(_: &AtomicU32) {}

@@ -1,6 +1,7 @@
 //! The tests of pebble-memtable, one binary.
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
+mod approached;
 mod content;
 mod limits;
 mod log;
