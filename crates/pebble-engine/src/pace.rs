@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   sealed memtables waiting ─┐                              a byte written costs its writer so much time;
-//!                             ├─► picoseconds a byte ─► owed ─► slept off fifty microseconds at a time,
+//!                             ├─► picoseconds a byte ─► owed ─► slept off eight milliseconds at a time,
 //!   bytes beyond the shape, ──┘                              on one timeline for all writers
 //!   less what running merges did
 //! ```
@@ -10,6 +10,10 @@
 //! The cost grows from nothing, and is about that of the flush (or of the merges) itself where the limit is reached:
 //! so writers come to go at the pace at which the background can follow. The last resort, waiting for a flush with
 //! every memtable full, remains below it, and is hardly ever met.
+//!
+//! One write in thousands sleeps for all of them. Short sleeps in many writes' stead are no kinder: a kernel makes more
+//! than twice its length of one of fifty microseconds, each costs two switches, and a percentile of latency is made of
+//! them. While one writer sleeps, others sleep off what they owe with it, and not behind it.
 //!
 //! After bLSM's "spring and gear" (Sears and Ramakrishnan, SIGMOD 2012), in time instead of progress.
 //!
@@ -27,8 +31,12 @@ use crate::core::Core;
 use crate::options::{Executor, SEALED_MAX};
 use crate::stats::StallReason;
 
-/// What is owed before it is slept off. A kernel makes some 60 µs more of it, which count for what is owed next.
-const SLEEP_MIN: Duration = Duration::from_micros(50);
+/// What is owed before it is slept off: seldom enough that one write in a thousand does not meet it, and less than the
+/// longest write takes anyhow, of a device that is busy.
+const SLEEP: Duration = Duration::from_millis(8);
+
+/// What is owed before it is slept off beside a writer that sleeps already.
+const SLEEP_BESIDE: Duration = Duration::from_micros(50);
 
 /// Time that has passed since everything was paid counts for what is owed next, up to this: a sleep that was too long,
 /// never a pause of the writer.
@@ -91,6 +99,25 @@ pub(crate) struct Owed {
     picos: u64,
     /// When everything charged so far is slept off.
     free_at: Duration,
+}
+
+impl Owed {
+    /// Adds so many picoseconds. Until when to sleep, if it is time to.
+    #[inline]
+    fn charge(&mut self, picos: u64, now: impl FnOnce() -> Duration) -> Option<Duration> {
+        self.picos = self.picos.saturating_add(picos);
+        let owed = Duration::from_nanos(self.picos / 1_000);
+        if owed < SLEEP_BESIDE {
+            return None;
+        }
+        let now = now();
+        if owed < SLEEP && self.free_at <= now {
+            return None;
+        }
+        self.picos = 0;
+        self.free_at = self.free_at.max(now.saturating_sub(CREDIT_MAX)) + owed;
+        Some(self.free_at)
+    }
 }
 
 impl Pace {
@@ -197,15 +224,7 @@ impl Core {
         if cost == 0 {
             return None;
         }
-        owed.picos = owed.picos.saturating_add(cost.saturating_mul(len as u64));
-        let nanos = owed.picos / 1_000;
-        if Duration::from_nanos(nanos) < SLEEP_MIN {
-            return None;
-        }
-        owed.picos = 0;
-        let now = self.clock.now();
-        owed.free_at = owed.free_at.max(now.saturating_sub(CREDIT_MAX)) + Duration::from_nanos(nanos);
-        Some(owed.free_at)
+        owed.charge(cost.saturating_mul(len as u64), || self.clock.now())
     }
 
     /// Sleeps until what was charged is paid.
@@ -228,6 +247,28 @@ impl Core {
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_writer_sleeps_for_all_and_the_others_with_it() {
+        let micros = Duration::from_micros;
+        let (mut owed, now) = (Owed::default(), micros(1_000_000));
+        // Ten microseconds each.
+        let mut charge = |now| owed.charge(10_000_000, || now);
+        assert!((1..800).all(|_| charge(now).is_none()));
+        let until = charge(now).unwrap();
+        assert_eq!(until, now + micros(8_000) - CREDIT_MAX);
+        // Beside the sleeper each pays what it owes, and sleeps as long.
+        assert!((1..5).all(|_| charge(now).is_none()));
+        assert_eq!(charge(now), Some(until + micros(50)));
+        // They woke late: that much less is slept next.
+        let late = until + micros(150);
+        assert!((1..800).all(|_| charge(late).is_none()));
+        assert_eq!(charge(late), Some(late + micros(8_000 - 100)));
+        // A pause counts for no more than such a delay.
+        let later = late + micros(1_000_000);
+        assert!((1..800).all(|_| charge(later).is_none()));
+        assert_eq!(charge(later), Some(later + micros(8_000) - CREDIT_MAX));
+    }
 
     #[test]
     fn what_running_merges_have_done_counts_until_they_end() {
