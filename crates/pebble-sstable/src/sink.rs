@@ -22,6 +22,9 @@ const CHUNK: usize = 2 << 20;
 /// Bytes of the buffer at first: most tables of a small database are small.
 const CHUNK_MIN: usize = 64 << 10;
 
+/// By how much it grows at a time.
+const GROWTH: usize = 8;
+
 /// Appends to a file from its start. Call [`Write::flush`] (as
 /// [`TableWriter::finish`](crate::TableWriter::finish) does) and then [`File::sync_data`]: the sink itself
 /// promises no durability, and nothing is written when it is dropped.
@@ -108,11 +111,11 @@ impl FileSink {
             // Whole once one was full; before, a small table is to cost little.
             None => self.helpers.lend(if self.offset == 0 { CHUNK_MIN } else { CHUNK })?,
             Some(full) if self.filled == full.bytes().len() => {
-                let mut larger = self.helpers.lend(self.filled * 2)?;
+                // What it grew out of is not given back for others: they would keep as much again as a chunk.
+                let mut larger = self.helpers.lend((self.filled * GROWTH).min(CHUNK))?;
                 if let Some(to) = larger.bytes_mut().get_mut(..self.filled) {
                     to.copy_from_slice(full.bytes());
                 }
-                self.helpers.give_back(full);
                 larger
             }
             Some(chunk) => chunk,
