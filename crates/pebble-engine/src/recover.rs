@@ -99,11 +99,11 @@ pub(crate) fn flush_replayed(
 ) -> Result<Edit> {
     let mut added_runs: Vec<NewRun> = Vec::new();
     let mut added_values: Vec<TableMeta> = Vec::new();
-    let mut flush = |gathered: Gathered| -> Result<()> {
-        let memtable = gathered.into_memtable()?;
+    let mut flush = |gathered: &mut Gathered| -> Result<()> {
+        let run = gathered.run()?;
         let rules = RunRules {
             snapshots: &[],
-            range_deletes: &memtable.range_deletes().unwrap_or_default(),
+            range_deletes: run.range_deletes(),
             bottom: bottom && added_runs.is_empty(),
             compression: Compression::None,
             fetch: None,
@@ -114,22 +114,23 @@ pub(crate) fn flush_replayed(
             // Nobody reads yet.
             cached: false,
         };
-        let written = tables.write_run(&mut memtable.cursor(), outputs, &rules, (None, None))?;
-        let (run, mut values) = written.into_metas();
-        added_runs.extend(new_run(0, tables.new_number(), run));
+        let written = tables.write_run(&mut run.cursor(), outputs, &rules, (None, None))?;
+        let (metas, mut values) = written.into_metas();
+        added_runs.extend(new_run(0, tables.new_number(), metas));
         added_values.append(&mut values);
+        gathered.clear();
         Ok(())
     };
     let mut gathered = Gathered::default();
     for frame in recovered.frames() {
         if gathered.is_full(memtable_len, frame.payload.len()) {
-            flush(std::mem::take(&mut gathered))?;
+            flush(&mut gathered)?;
         }
         gathered.attach(frame.region);
         order.take(&frame, |offset, record| gathered.take(offset, record))?;
     }
     if !gathered.is_empty() {
-        flush(gathered)?;
+        flush(&mut gathered)?;
     }
     Ok(Edit {
         added_runs,

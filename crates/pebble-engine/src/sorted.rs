@@ -1,4 +1,5 @@
-//! A few records in memory, in order, as a cursor: what a salvaged log holds, and the tombstones of keys in doubt.
+//! Records in memory, in order, as a cursor: a few that are pinned (what a salvaged log holds, the tombstones of keys
+//! in doubt), or all of a log that is replayed (`gathered.rs`).
 //!
 //! Threading: as every [`Cursor`]; the records are shared.
 
@@ -30,7 +31,7 @@ impl Sorted {
     }
 
     pub(crate) fn cursor(&self) -> SortedCursor {
-        SortedCursor { records: Arc::clone(&self.0), at: None }
+        InOrderCursor::new(self.clone())
     }
 }
 
@@ -47,24 +48,68 @@ pub(crate) fn record_of(
     Ok(PinnedRecord::parse(Pinned::copy(&bytes))?)
 }
 
-/// See [`Sorted`].
-pub(crate) struct SortedCursor {
-    records: Arc<[PinnedRecord]>,
+/// Records that lie in memory in order and are known by their number.
+pub(crate) trait InOrder {
+    /// How many.
+    fn len(&self) -> usize;
+
+    /// The one with so many before it; `None` from the last on.
+    fn record(&self, nth: usize) -> Option<RecordRef<'_>>;
+
+    /// The same, pinned.
+    fn pinned(&self, nth: usize) -> Option<PinnedRecord>;
+
+    /// Asks for what a walk that has come to this one needs soon. A hint.
+    fn ask_ahead(&self, _nth: usize) {}
+}
+
+impl InOrder for Sorted {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn record(&self, nth: usize) -> Option<RecordRef<'_>> {
+        self.0.get(nth).map(PinnedRecord::record)
+    }
+
+    fn pinned(&self, nth: usize) -> Option<PinnedRecord> {
+        self.0.get(nth).cloned()
+    }
+}
+
+/// A cursor over [`InOrder`].
+pub(crate) struct InOrderCursor<R> {
+    records: R,
     at: Option<usize>,
 }
 
-impl SortedCursor {
+/// A cursor over [`Sorted`].
+pub(crate) type SortedCursor = InOrderCursor<Sorted>;
+
+impl<R: InOrder> InOrderCursor<R> {
+    pub(crate) fn new(records: R) -> Self {
+        Self { records, at: None }
+    }
+
     fn stand(&mut self, at: Option<usize>) -> pebble_format::Result<()> {
         self.at = at.filter(|at| *at < self.records.len());
         Ok(())
     }
 
     fn before(&self, target: InternalKey<'_>) -> usize {
-        self.records.partition_point(|record| record.record().internal_key() < target)
+        let (mut low, mut high) = (0, self.records.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            match self.records.record(middle) {
+                Some(record) if record.internal_key() < target => low = middle + 1,
+                _ => high = middle,
+            }
+        }
+        low
     }
 }
 
-impl Cursor for SortedCursor {
+impl<R: InOrder> Cursor for InOrderCursor<R> {
     fn first(&mut self) -> pebble_format::Result<()> {
         self.stand(Some(0))
     }
@@ -82,7 +127,9 @@ impl Cursor for SortedCursor {
     }
 
     fn next(&mut self) -> pebble_format::Result<()> {
-        self.stand(self.at.map(|at| at + 1))
+        let next = self.at.map(|at| at + 1);
+        next.into_iter().for_each(|next| self.records.ask_ahead(next));
+        self.stand(next)
     }
 
     fn prev(&mut self) -> pebble_format::Result<()> {
@@ -90,10 +137,10 @@ impl Cursor for SortedCursor {
     }
 
     fn record(&self) -> Option<RecordRef<'_>> {
-        self.records.get(self.at?).map(PinnedRecord::record)
+        self.records.record(self.at?)
     }
 
     fn pinned(&self) -> Option<PinnedRecord> {
-        self.records.get(self.at?).cloned()
+        self.records.pinned(self.at?)
     }
 }

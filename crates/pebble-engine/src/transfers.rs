@@ -19,6 +19,9 @@ pub(crate) const THREADS: usize = 2;
 /// Bytes of memory that are kept for transfers to come: of a flush and of a merge at a time.
 const SPARE_MAX: usize = 16 << 20;
 
+/// Memory of so many times what is asked for is left to those who need as much, for they would have to get more.
+const TOO_LARGE: usize = 4;
+
 /// What waits for the threads.
 #[derive(Default)]
 pub(crate) struct Transfers {
@@ -91,8 +94,9 @@ impl Transfers {
 impl Helpers for Transfers {
     fn lend(&self, len: usize) -> io::Result<DirectBuffer> {
         let mut spare = lock(&self.spare);
-        let smallest = (0..spare.len()).filter(|at| spare[*at].bytes().len() >= len);
-        match smallest.min_by_key(|at| spare[*at].bytes().len()) {
+        let fits = len..len.saturating_mul(TOO_LARGE);
+        let fitting = (0..spare.len()).filter(|at| fits.contains(&spare[*at].bytes().len()));
+        match fitting.min_by_key(|at| spare[*at].bytes().len()) {
             Some(at) => Ok(spare.swap_remove(at)),
             None => DirectBuffer::new(len),
         }
