@@ -203,6 +203,8 @@ impl Table {
         let mut damage = None;
         for location in Candidates::new(self.meta.buckets(), hash) {
             let offset = granule_offset(location);
+            // Where the value lies is known once the header has come; it comes with it.
+            prefetch_lines(data, usize_of(offset), RECORD_LEN);
             let record = match self.record_at(data, offset) {
                 Ok(record) => record,
                 Err(error) => {
