@@ -38,9 +38,9 @@ const SLEEP: Duration = Duration::from_millis(8);
 /// What is owed before it is slept off beside a writer that sleeps already.
 const SLEEP_BESIDE: Duration = Duration::from_micros(50);
 
-/// Time that has passed since everything was paid counts for what is owed next, up to this: a sleep that was too long,
-/// never a pause of the writer.
-const CREDIT_MAX: Duration = Duration::from_micros(250);
+/// Time that has passed since everything was paid counts for what is owed next, up to this: the writer's own work
+/// between two sleeps, and a sleep that was too long, never a pause of the writer.
+const CREDIT_MAX: Duration = Duration::from_millis(2);
 
 /// What a flush and a merge cost before one was measured, in picoseconds a byte.
 const COST_AT_FIRST: u64 = 2_500;
