@@ -189,7 +189,10 @@ impl Core {
         self.counters.committed(count, len);
         let slept = self.charge(&mut committer.owed, len);
         self.publish(committer, last, appended.end, durability)?;
-        if let Some(until) = slept {
+        // Who must not be held up leaves it to others, and is refused until then.
+        if let Some(until) = slept
+            && patience == Patience::Waits
+        {
             self.sleep_off(until);
         }
         Ok(())

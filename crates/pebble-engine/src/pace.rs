@@ -246,7 +246,17 @@ impl Core {
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
+    use std::path::Path;
+
+    use pebble_format::{KeyspaceId, Kind};
+    use pebble_vfs::{Clock, ManualClock, SimFs};
+    use pebble_wal::LogIo;
+
     use super::*;
+    use crate::commit::{Patience, Write};
+    use crate::error::Error;
+    use crate::open::open;
+    use crate::options::{Components, Durability, Options};
 
     #[test]
     fn one_writer_sleeps_for_all_and_the_others_with_it() {
@@ -268,6 +278,30 @@ mod tests {
         let later = late + micros(1_000_000);
         assert!((1..800).all(|_| charge(later).is_none()));
         assert_eq!(charge(later), Some(later + micros(8_000) - CREDIT_MAX));
+    }
+
+    #[test]
+    fn who_must_not_be_held_up_never_sleeps_but_is_refused() {
+        let options = Options { log_io: LogIo::Write, ..Options::default() };
+        let clock = Arc::new(ManualClock::new());
+        let components = Components {
+            fs: Arc::new(SimFs::new(1)),
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            executor: Executor::Inline,
+        };
+        let core = open(Path::new("/db"), options, components).unwrap();
+        core.pace.flush.store(SLEEP.as_nanos() as u64 * 1_000, Ordering::Relaxed);
+        let put = |patience| {
+            let write = Write::One { keyspace: KeyspaceId::DEFAULT, key: b"k", kind: Kind::Put, value: b"" };
+            core.commit_with(write, Durability::Buffered, patience)
+        };
+        let before = clock.now();
+        put(Patience::Refuses).unwrap();
+        assert_eq!(clock.now(), before);
+        let refused = put(Patience::Refuses).unwrap_err();
+        assert!(matches!(refused, Error::Stalled { reason: StallReason::Flush }), "{refused:?}");
+        put(Patience::Waits).unwrap();
+        assert!(clock.now() >= before + SLEEP);
     }
 
     #[test]

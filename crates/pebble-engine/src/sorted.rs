@@ -30,7 +30,7 @@ impl Sorted {
         self.0.is_empty()
     }
 
-    pub(crate) fn cursor(&self) -> SortedCursor {
+    pub(crate) fn cursor(&self) -> InOrderCursor<Self> {
         InOrderCursor::new(self.clone())
     }
 }
@@ -82,9 +82,6 @@ pub(crate) struct InOrderCursor<R> {
     records: R,
     at: Option<usize>,
 }
-
-/// A cursor over [`Sorted`].
-pub(crate) type SortedCursor = InOrderCursor<Sorted>;
 
 impl<R: InOrder> InOrderCursor<R> {
     pub(crate) fn new(records: R) -> Self {
