@@ -245,7 +245,8 @@ impl<C: Layers> Visible<C> {
         self.skipped
     }
 
-    /// The long row of records that the last movement passed unseen, if it did: there a compaction would pay. Asked
+    /// The long row of records that the last movement passed unseen, if it did: there a compaction would pay. It ends
+    /// at the record that is shown, or at the bound where there is none; there is none of a movement that failed. Asked
     /// once, it is forgotten.
     #[inline]
     pub fn take_hole(&mut self) -> Option<Hole> {
@@ -289,6 +290,8 @@ impl<C: Layers> Visible<C> {
         let done = movement(self);
         if done.is_err() {
             self.place = Place::Off;
+            // Where it ends is not known: what could not be read may be shown.
+            self.hole = None;
         }
         self.sticky.keep(done)
     }

@@ -99,3 +99,30 @@ fn a_reader_never_sees_past_a_gap() {
         }
     }
 }
+
+/// Behind a row of tombstones there may be a live record, and it may be the one that cannot be read.
+#[test]
+fn a_row_that_ends_in_an_error_is_no_hole() {
+    let dead = (1..=40).map(|n| encoded(0, &[n], u64::from(n), Kind::Delete));
+    let records =
+        sorted(dead.chain([encoded(0, &[0], 50, Kind::Put), encoded(0, &[99], 51, Kind::Put)]).collect());
+    let mut told = 0;
+    for forward in [true, false] {
+        for calls in 1..60 {
+            let cursor = Failing::new(VecCursor::new(records.clone()), &Rc::new(Cell::new(calls)));
+            let mut reader = Visible::new(
+                Merge::new(vec![cursor]),
+                KeyspaceId(0),
+                Bound::Unbounded,
+                Bound::Unbounded,
+                Seqno(60),
+            );
+            let first = if forward { reader.first() } else { reader.last() };
+            let moved = first.and_then(|()| if forward { reader.next() } else { reader.prev() });
+            let hole = reader.take_hole();
+            assert_eq!(hole.is_some(), moved.is_ok(), "{forward}, {calls}");
+            told += u32::from(hole.is_some());
+        }
+    }
+    assert!(told > 0);
+}

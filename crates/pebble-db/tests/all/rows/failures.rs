@@ -172,3 +172,35 @@ fn read_error() {
     assert!(by_iterator > 0 && by_merge > 0, "{by_iterator} met by an iterator, {by_merge} by a merge");
     campaign::count(&["read-error"], "cases", cases);
 }
+
+/// A reader passes a long row of deleted keys and then cannot read on: what lies behind is not taken for deleted too.
+#[test]
+fn read_error_behind_deleted_keys() {
+    let mut cases = 0;
+    let config = Config { read_mode: ReadMode::Pread, ..Config::tiny(LogIo::Map) };
+    let bench = Bench::new(config.clone());
+    for n in 0..200_u64 {
+        bench.db.put(n.to_be_bytes(), bytes(n, 300)).unwrap();
+    }
+    bench.db.compact_range(..).unwrap();
+    for n in 0..100_u64 {
+        bench.db.delete(n.to_be_bytes()).unwrap();
+    }
+    bench.db.close().unwrap();
+    let live: Vec<_> = (100..200_u64).map(|n| n.to_be_bytes().to_vec()).collect();
+    for nth in 0..80 {
+        let fs = FaultFs::over_sim(bench.sim.kill());
+        let db = config.sim(fs.clone()).open().unwrap();
+        fs.inject(Fault::once(Op::Read, nth, FaultKind::Io).on(".sst"));
+        let failed = db.iter().unwrap().any(|entry| entry.is_err());
+        let mut seeking = db.iter().unwrap();
+        seeking.seek([]);
+        for iter in [seeking, db.iter().unwrap()] {
+            let seen: Vec<_> = iter.map(|entry| entry.unwrap().0.to_vec()).collect();
+            assert!(seen == live, "read {nth}: {} of {} live keys are found", seen.len(), live.len());
+        }
+        cases += u64::from(failed);
+    }
+    assert!(cases > 5, "{cases} scans failed");
+    campaign::count(&["read-error", "I4"], "cases", cases);
+}
