@@ -111,10 +111,13 @@ impl ManifestLog {
         self.end <= MANIFEST_HEADER_LEN as u64
     }
 
-    /// Whether [`ManifestLog::roll`] is due: the manifest has grown far beyond the state it began with, or ends in a
-    /// torn frame, behind which nothing is ever appended.
+    /// Whether [`ManifestLog::roll`] is due: the manifest has grown far beyond the state it began with or comes near to
+    /// what a reader takes, or it ends in a torn frame, behind which nothing is ever appended.
     pub fn wants_roll(&self) -> bool {
-        self.torn || self.end > ROLL_LEN_MIN.max(self.snapshot_end.saturating_mul(ROLL_GROWTH))
+        let grown = ROLL_LEN_MIN.max(self.snapshot_end.saturating_mul(ROLL_GROWTH));
+        // Of a state that is as long as that itself, little would be gained by each edit's roll.
+        let long = (MANIFEST_LEN_MAX / 4 * 3).max(self.snapshot_end.saturating_add(ROLL_LEN_MIN));
+        self.torn || self.end > grown.min(long)
     }
 
     /// Appends one edit; durable on return. The edit must have been applied to the state that the log describes: it
@@ -179,11 +182,19 @@ impl ManifestLog {
         bytes.extend(frame(header.seed(), bytes.len() as u64, &whole)?);
         let end = end_of(0, &bytes)?;
 
-        let file = fs.open(&dir.join(FileName::Manifest(number).to_string()), Open::CreateNew)?;
-        file.write_at(&bytes, 0)?;
-        file.sync_data()?;
-        fs.sync_dir(dir)?;
-        current::prepare(&*fs, dir, number)?;
+        let path = dir.join(FileName::Manifest(number).to_string());
+        let file = fs.open(&path, Open::CreateNew)?;
+        let write = || {
+            file.write_at(&bytes, 0)?;
+            file.sync_data()?;
+            fs.sync_dir(dir)?;
+            current::prepare(&*fs, dir, number)
+        };
+        if let Err(error) = write() {
+            // On a full disk each attempt would else take more of the space that the next one needs.
+            fs.remove(&path).ok();
+            return Err(error.into());
+        }
         Ok(Self { file: Some(file), ..Self::recovered(fs, dir, &header, end, end, false) })
     }
 
@@ -238,4 +249,26 @@ fn end_of(offset: u64, bytes: &[u8]) -> Result<u64> {
     let end = u64::try_from(bytes.len()).ok().and_then(|len| offset.checked_add(len));
     end.filter(|end| *end <= MANIFEST_LEN_MAX)
         .ok_or_else(|| Error::invalid(format!("a manifest is at most {MANIFEST_LEN_MAX} bytes long")))
+}
+
+#[cfg(test)]
+mod tests {
+    use pebble_vfs::SimFs;
+    use zerocopy::FromBytes;
+
+    use super::*;
+
+    /// Of a large tree the state alone is more than a quarter of the longest manifest.
+    #[test]
+    fn a_long_manifest_is_rolled_before_it_is_too_long() {
+        let log = |snapshot_end, end| {
+            let header = ManifestHeader::read_from_bytes(&[0; MANIFEST_HEADER_LEN]).unwrap();
+            ManifestLog::recovered(Arc::new(SimFs::new(1)), Path::new("/"), &header, snapshot_end, end, false)
+        };
+        let mib = |n: u64| n << 20;
+        assert!(!log(mib(10), mib(40)).wants_roll() && log(mib(10), mib(41)).wants_roll());
+        assert!(!log(mib(100), mib(192)).wants_roll() && log(mib(100), mib(193)).wants_roll());
+        assert!(!log(mib(200), mib(201)).wants_roll() && log(mib(200), mib(202)).wants_roll());
+        assert!(!log(100, ROLL_LEN_MIN).wants_roll());
+    }
 }

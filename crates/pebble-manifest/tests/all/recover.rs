@@ -290,6 +290,8 @@ fn a_roll_that_fails_before_the_switch_leaves_the_old_manifest_usable() {
         let mut log = ManifestLog::create(Arc::new(fs.clone()), Path::new(DIR), 1, &state).unwrap();
         fs.inject(Fault::once(op, nth, FaultKind::NoSpace));
         assert!(log.roll(2, &state).is_err());
+        let left = fs.metadata(&Path::new(DIR).join("MANIFEST-000002")).unwrap();
+        assert_eq!(left.is_none(), usable, "{op:?} {nth}: what is not in force takes no space");
         assert_eq!(log.append(&keyspace(2)).is_ok(), usable, "{op:?} {nth}");
         for seed in 0..20 {
             let found = recover(&sim.crash(seed)).unwrap().unwrap();
