@@ -8,6 +8,7 @@
 //! Threading: one owner, `&mut self`. Nothing here waits for a sync except [`LogWriter::seal`].
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -216,8 +217,8 @@ impl LogWriter {
         }
     }
 
-    /// Makes `needed` bytes of room by a new segment. The writer is unchanged after an error, but for the number it
-    /// used up.
+    /// Makes `needed` bytes of room by a new segment. The writer is unchanged after an error, but for a number that may
+    /// be used up.
     fn begin_segment(&mut self, needed: usize) -> Result<()> {
         let number = self.next_number;
         self.next_number = successor(number)?;
@@ -228,6 +229,10 @@ impl LogWriter {
             Err(failure) => {
                 if failure.ends_log {
                     self.end_log(&failure.error);
+                }
+                // A writer that tries again and again on a full disk is not to use up the numbers.
+                if failure.is_unused {
+                    self.next_number = number;
                 }
                 return Err(failure.error);
             }
@@ -413,16 +418,18 @@ struct Plan {
     previous_end: LogPosition,
 }
 
-/// Why a segment was not made, and whether the log may go on after that.
+/// Why a segment was not made, whether that ends the log, and whether its number is as free as before.
 struct Failure {
     error: Error,
     ends_log: bool,
+    is_unused: bool,
 }
 
 impl Plan {
     /// From a spare or a new file, with its header written. No file is left behind after an error.
     fn make(self, fs: &dyn Fs, dir: &Path, uuid: &[u8; 16], spares: &mut Spares) -> Result<Segment, Failure> {
-        let gentle = |error: std::io::Error| Failure { error: error.into(), ends_log: false };
+        let gentle =
+            |error: std::io::Error| Failure { error: error.into(), ends_log: false, is_unused: false };
         let mut segment = match spares.take(self.len) {
             Some(spare) => match fs.rename(&path(dir, spare.number()), &path(dir, self.number)) {
                 Ok(()) => spare,
@@ -431,7 +438,10 @@ impl Plan {
                     return Err(gentle(error));
                 }
             },
-            None => Segment::create(fs, dir, self.number, self.len, self.io).map_err(gentle)?,
+            None => Segment::create(fs, dir, self.number, self.len, self.io).map_err(|error| {
+                let is_ours = error.kind() != ErrorKind::AlreadyExists;
+                Failure { is_unused: is_ours && remove(fs, dir, self.number), ..gentle(error) }
+            })?,
         };
         let mut header = SegmentHeader {
             magic: SEGMENT_MAGIC,
@@ -448,7 +458,7 @@ impl Plan {
             if !remove(fs, dir, self.number) {
                 spares.discard(self.number);
             }
-            Failure { ends_log: !is_no_space(&error), error: error.into() }
+            Failure { ends_log: !is_no_space(&error), ..gentle(error) }
         })?;
         Ok(segment)
     }

@@ -85,6 +85,7 @@ fn no_space_for_a_segment_is_an_error_until_space_returns() {
         log.sync_handle().persist().unwrap();
         sim.set_capacity(None);
         append(&mut log, index);
+        assert_eq!(log.segment(), 2, "attempts on a full disk use up no numbers");
         assert_eq!(replayed(&fs, 1), (0..=index).collect::<Vec<_>>());
         // The seal has its room in the segment, even on a full disk.
         sim.set_capacity(Some(0));
