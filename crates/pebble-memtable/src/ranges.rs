@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!   insert ──► tree: a tombstone of its first key        get, cursor: find it there
-//!         └──► RangeDeletes, copied, one more ──► Arc ──► range_deletes: one load while there is none
+//!         └──► RangeDeletes, copied, some more ──► Arc ──► range_deletes: one load while there is none
 //! ```
 //!
-//! Range deletes are few and asked all the time, so the whole small structure is copied for each that comes, and a
-//! reader takes a reference to it once per get or cursor.
+//! Range deletes are few and asked all the time, so the whole small structure is copied for each insert that brings
+//! some, and a reader takes a reference to it once per get or cursor. A batch may bring many: they come in one copy.
 //!
 //! Threading: one writer ([`Ranges::add`]); any number of readers, no lock, no waiting.
 
@@ -27,15 +27,18 @@ pub(crate) struct Ranges {
 }
 
 impl Ranges {
-    /// Adds one, to be called by the one writer. Readers find it once this returns. Cost: a copy of all others.
-    #[cold]
-    pub(crate) fn add(&self, delete: RangeDelete) {
+    /// Adds some, to be called by the one writer. Readers find them once this returns. Cost: a copy of all others.
+    pub(crate) fn add(&self, mut deletes: Vec<RangeDelete>) {
+        if deletes.is_empty() {
+            return;
+        }
         let current = self.deletes.load_full();
         let mut next = current.map_or_else(RangeDeletes::default, |current| RangeDeletes::clone(&current));
-        if next.seqno_max().is_none_or(|newest| newest < delete.seqno) {
-            next.push(delete);
-        } else {
-            next = next.iter().cloned().chain([delete]).collect();
+        match deletes.as_slice() {
+            [delete] if next.seqno_max().is_none_or(|newest| newest < delete.seqno) => {
+                deletes.drain(..).for_each(|delete| next.push(delete));
+            }
+            _ => next = next.iter().cloned().chain(deletes).collect(),
         }
         let (count, memory) = (next.len(), next.memory());
         self.deletes.store(Some(Arc::new(next)));

@@ -92,9 +92,23 @@ impl MemtableWriter {
     /// what is filled or not a multiple of four, for a record whose (keyspace, key, trailer) is indexed already, or
     /// when the memtable is full; `Corruption` when the bytes there are no record.
     pub fn insert(&mut self, offset: usize) -> Result<()> {
+        self.insert_each(std::iter::once(offset))
+    }
+
+    /// As [`MemtableWriter::insert`], for the records at these offsets; their range deletes cost one copy together.
+    ///
+    /// Errors: as there, after which those before the one that failed are indexed.
+    pub fn insert_each(&mut self, offsets: impl IntoIterator<Item = usize>) -> Result<()> {
         let (region, mut indexer) = self.parts()?;
-        let record = record_at(region, offset)?;
-        indexer.insert(offset, record, &indexer.approach(record))
+        let mut range_deletes = Vec::new();
+        let done = offsets.into_iter().try_for_each(|offset| {
+            let record = record_at(region, offset)?;
+            indexer.insert(offset, record, &indexer.approach(record))?;
+            range_deletes.extend(RangeDelete::of(record));
+            Ok(())
+        });
+        indexer.shared.ranges.add(range_deletes);
+        done
     }
 
     /// As [`MemtableWriter::insert`], for the record of a key that was approached. It does not matter what was inserted
@@ -112,24 +126,24 @@ impl MemtableWriter {
         if record.internal_key() != approach.target.key {
             return Err(Error::invalid("a record of another key than the one that was approached"));
         }
-        indexer.insert(offset, record, approach)
+        indexer.insert(offset, record, approach)?;
+        if record.is_range_delete() {
+            indexer.shared.ranges.add(RangeDelete::of(record).into_iter().collect());
+        }
+        Ok(())
     }
 
     /// As [`MemtableWriter::insert`], for all records from `offset` on to the end of what is filled. The next one's
-    /// place is approached before one is inserted, so that they do not wait for memory one after the other.
+    /// place is approached before one is inserted, so that they do not wait for memory one after the other; range
+    /// deletes cost one copy together.
     ///
     /// Errors: as there, after which those before the one that failed are indexed, but perhaps the last of them.
     pub fn insert_all(&mut self, offset: usize) -> Result<()> {
         let (region, mut indexer) = self.parts()?;
-        let mut waiting = None;
-        for found in record::records(tail(region, offset)?) {
-            let (at, record) = found.map_err(|corruption| corruption.at(offset as u64))?;
-            let next = (offset + at, record, indexer.approach(record));
-            if let Some((offset, record, approach)) = waiting.replace(next) {
-                indexer.insert(offset, record, &approach)?;
-            }
-        }
-        waiting.map_or(Ok(()), |(offset, record, approach)| indexer.insert(offset, record, &approach))
+        let mut range_deletes = Vec::new();
+        let done = indexer.insert_all(tail(region, offset)?, offset, &mut range_deletes);
+        indexer.shared.ranges.add(range_deletes);
+        done
     }
 
     /// The attached region, and what indexes its records.
@@ -176,11 +190,14 @@ impl MemtableWriter {
         next.region = self.region.as_ref().map(|(region, base)| (Arc::clone(region), *base));
         let mut cursor = self.shared.cursor();
         cursor.first()?;
+        let mut range_deletes = Vec::new();
         while let Some((record, position)) = cursor.record_and_position() {
             let approach = approach(&next.shared, &next.finger, record.internal_key());
             index(&next.shared, &mut next.finger, record, &approach, position)?;
+            range_deletes.extend(RangeDelete::of(record));
             cursor.next()?;
         }
+        next.shared.ranges.add(range_deletes);
         next.finger.reads = 0;
         Ok(Some(next))
     }
@@ -219,6 +236,30 @@ impl Indexer<'_> {
         self.dead.inserted(self.shared, record);
         Ok(())
     }
+
+    /// Inserts the records that `bytes`, which lie at `offset`, are made of, and collects the range deletes among them.
+    fn insert_all(
+        &mut self,
+        bytes: &[u8],
+        offset: usize,
+        range_deletes: &mut Vec<RangeDelete>,
+    ) -> Result<()> {
+        let mut waiting: Option<(usize, RecordRef<'_>, Approach<'_>)> = None;
+        let mut insert = |(offset, record, approach): (usize, RecordRef<'_>, Approach<'_>),
+                          this: &mut Self| {
+            this.insert(offset, record, &approach)?;
+            if record.is_range_delete() {
+                range_deletes.extend(RangeDelete::of(record));
+            }
+            Ok(())
+        };
+        for found in record::records(bytes) {
+            let (at, record) = found.map_err(|corruption| corruption.at(offset as u64))?;
+            let next = (offset + at, record, self.approach(record));
+            waiting.replace(next).map_or(Ok(()), |before| insert(before, self))?;
+        }
+        waiting.map_or(Ok(()), |last| insert(last, self))
+    }
 }
 
 #[inline]
@@ -230,7 +271,8 @@ fn approach<'k>(shared: &Memtable, finger: &Finger, key: InternalKey<'k>) -> App
     Approach { target, hash, way: finger.approach(tree, &target) }
 }
 
-/// Makes the record at `position`, whose key was approached, one that readers find.
+/// Makes the record at `position`, whose key was approached, one that readers find. What a range delete hides is for
+/// the caller to tell.
 #[inline(always)]
 fn index(
     shared: &Memtable,
@@ -241,11 +283,6 @@ fn index(
 ) -> Result<()> {
     finger.insert(&shared.tree, &approach.target, &approach.way, position)?;
     shared.filter.add(approach.hash);
-    if record.is_range_delete()
-        && let Some(delete) = RangeDelete::of(record)
-    {
-        shared.ranges.add(delete);
-    }
     shared.totals.add(&record);
     Ok(())
 }
