@@ -32,7 +32,7 @@ use crate::install::InstallError;
 use crate::merges::Running;
 use crate::options::{Executor, SEALED_MAX};
 use crate::state::{RunTables, Tree};
-use crate::sync::{Mutex, lock, thread};
+use crate::sync::{Mutex, lock, spawn_scoped, thread};
 use crate::tables::{NewTables, RunRules, Written};
 use crate::values::refers_to;
 
@@ -303,9 +303,16 @@ impl Core {
         let one = |range| self.write_run(&mut self.merge_of(runs, &open), rules, range);
         let done: Vec<Result<_>> = match self.executor {
             Executor::Threads if parts.len() > 1 => thread::scope(|scope| {
-                let spawned: Vec<_> = parts.iter().map(|range| scope.spawn(|| one(*range))).collect();
-                let joined = spawned.into_iter().map(|thread| thread.join());
-                joined.map(|part| part.unwrap_or_else(|_| Err(self.part_panicked()))).collect()
+                // Where no thread is to be had the part is done here, once the others are on their way.
+                let spawned: Vec<_> = parts
+                    .iter()
+                    .map(|range| spawn_scoped(scope, || one(*range)).map_err(|_| range))
+                    .collect();
+                let done = spawned.into_iter().map(|part| match part {
+                    Ok(thread) => thread.join().unwrap_or_else(|_| Err(self.part_panicked())),
+                    Err(range) => one(*range),
+                });
+                done.collect()
             }),
             _ => parts.iter().map(|range| one(*range)).collect(),
         };

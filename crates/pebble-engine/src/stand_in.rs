@@ -23,10 +23,8 @@ pub(crate) mod thread {
         f(&Scope)
     }
 
-    impl Scope {
-        pub(crate) fn spawn<T>(&self, f: impl FnOnce() -> T) -> Done<T> {
-            Done(f())
-        }
+    pub(crate) fn spawn_scoped<T>(_: &Scope, body: impl FnOnce() -> T) -> std::io::Result<Done<T>> {
+        Ok(Done(body()))
     }
 
     impl<T> Done<T> {

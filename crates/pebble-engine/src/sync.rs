@@ -32,6 +32,26 @@ pub(crate) use {
     pebble_format::stand_in::{ArcSwap, Guard},
 };
 
+/// A thread within a scope, or the error where the system has none to give: `Scope::spawn` would panic.
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    body: impl FnOnce() -> T + Send + 'scope,
+) -> std::io::Result<thread::ScopedJoinHandle<'scope, T>> {
+    thread::Builder::new().spawn_scoped(scope, body)
+}
+
+#[cfg(shuttle)]
+pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    body: impl FnOnce() -> T + Send + 'scope,
+) -> std::io::Result<thread::ScopedJoinHandle<'scope, T>> {
+    Ok(scope.spawn(body))
+}
+
+#[cfg(loom)]
+pub(crate) use crate::stand_in::thread::spawn_scoped;
+
 /// Locks, also after a panic of a holder.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

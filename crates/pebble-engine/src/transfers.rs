@@ -10,7 +10,7 @@ use std::io;
 
 use pebble_vfs::{DirectBuffer, Helpers, Job};
 
-use crate::sync::{Condvar, Mutex, lock, thread};
+use crate::sync::{Condvar, Mutex, lock, spawn_scoped, thread};
 
 /// The most that are asked of the device at a time, beside what flushes and merges ask for themselves. More than two
 /// brought nothing on a device that took two.
@@ -69,7 +69,8 @@ impl Transfers {
         let done = thread::scope(|scope| {
             let _over = Over(self);
             for _ in 0..THREADS {
-                scope.spawn(|| self.serve());
+                // Without a thread the work carries its transfers out itself.
+                spawn_scoped(scope, || self.serve()).map(drop).ok();
             }
             work()
         });
