@@ -187,6 +187,11 @@ impl Busy {
         }
     }
 
+    /// Takes all tables of another one too.
+    pub fn join(&mut self, other: &Self) {
+        self.tables.extend(&other.tables);
+    }
+
     /// Whether a plan under way has this table.
     pub fn contains(&self, table: u64) -> bool {
         self.tables.contains(&table)
@@ -195,6 +200,13 @@ impl Busy {
     /// Whether no plan is under way.
     pub fn is_empty(&self) -> bool {
         self.tables.is_empty()
+    }
+}
+
+impl FromIterator<u64> for Busy {
+    /// The tables with these numbers.
+    fn from_iter<I: IntoIterator<Item = u64>>(tables: I) -> Self {
+        Self { tables: tables.into_iter().collect() }
     }
 }
 
@@ -213,12 +225,21 @@ pub struct Hints<'a> {
     /// Numbers of tables, ascending, that refer to tables of values of which most is dead: a merge of them takes what
     /// is alive along, and their space comes back.
     pub wasteful: &'a [u64],
+    /// Numbers of tables, ascending, that count as busy and never come free: what they hold cannot be read.
+    pub set_aside: &'a [u64],
 }
 
 impl Default for Hints<'_> {
     /// Writes come, there are no snapshots, nothing is wanted or wasteful.
     fn default() -> Self {
-        Self { idle: false, newest: Seqno::ZERO, oldest_reader: Seqno::MAX, wanted: &[], wasteful: &[] }
+        Self {
+            idle: false,
+            newest: Seqno::ZERO,
+            oldest_reader: Seqno::MAX,
+            wanted: &[],
+            wasteful: &[],
+            set_aside: &[],
+        }
     }
 }
 

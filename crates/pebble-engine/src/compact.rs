@@ -26,11 +26,13 @@ use pebble_manifest::{Edit, NewRun, TableMeta, Version};
 use pebble_sstable::{Compression, OpenFile, StreamedRun, Table};
 
 use crate::core::Core;
+use crate::covered::Covered;
 use crate::error::{Error, Result};
 use crate::heat;
 use crate::install::InstallError;
 use crate::merges::Running;
 use crate::options::{Executor, SEALED_MAX};
+use crate::pace::MergeProgress;
 use crate::state::{RunTables, Tree};
 use crate::sync::{Mutex, lock, spawn_scoped, thread};
 use crate::tables::{NewTables, RunRules, Written};
@@ -77,13 +79,18 @@ impl Core {
         let written = self.visible.get();
         let wanted = self.wanted.list();
         let set_aside = self.merges.set_aside();
+        let is_alone = self.merges.running() == 0;
         let next = self.next_merge(|tree, busy| {
             let wasteful = tree.wasteful_tables(policy.crumb_bytes, &set_aside, false);
-            let hints = Hints { idle, wanted: &wanted, wasteful: &wasteful, ..self.hints() };
+            let set_aside = &set_aside;
+            let hints = Hints { idle, wanted: &wanted, wasteful: &wasteful, set_aside, ..self.hints() };
             plan(&tree.version, busy, &policy, &hints)
         })?;
         let Some(running) = next else {
-            self.wanted.forget(&wanted);
+            // What is wanted may be what another merge has; it rings when it ends.
+            if is_alone && self.merges.running() == 0 {
+                self.wanted.forget(&wanted);
+            }
             return Ok(Step::Nothing);
         };
         // There may be another one for another worker.
@@ -193,10 +200,16 @@ impl Core {
 
     /// Carries out a plan. `stop` is asked now and then whether to give up, with an error of kind `Interrupted`.
     pub(crate) fn carry_out(&self, running: Running<'_>, stop: &(dyn Fn() -> bool + Sync)) -> Result<()> {
+        // What it promised of the debt stands until the debt is looked at again.
+        let progress = self.pace.progress(running.len_bytes());
         match &running.plan {
             Plan::Move { tables, to } => self.relocate(&running, tables, *to),
-            Plan::Merge { inputs, to, bottom, .. } => self.merge(&running, inputs, *to, *bottom, stop),
+            Plan::Merge { inputs, to, bottom, .. } => {
+                self.merge(&running, inputs, *to, *bottom, &progress, stop)
+            }
         }?;
+        // What this merge had was not looked at while it had it.
+        self.drop_covered_if_any(Covered::WhollyOrMostly);
         self.wake_after_change();
         Ok(())
     }
@@ -217,6 +230,7 @@ impl Core {
         inputs: &[Input],
         to: u8,
         bottom: bool,
+        progress: &MergeProgress<'_>,
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Result<()> {
         let tree = &running.tree;
@@ -227,7 +241,7 @@ impl Core {
         // Where the borders of the last level are, so that later merges find them again.
         let cut_len_min = self.options.cut_len_min(to);
         let cut_at = cuts_for(&tree.version, &running.plan, if to == LAST_LEVEL { 0 } else { cut_len_min });
-        let (begun, progress) = (self.clock.now(), self.merge_progress());
+        let begun = self.clock.now();
         let snapshots = self.snapshots.list();
         let cached = heat::are_read(runs.iter().flat_map(|run| run.iter()));
         let wasteful = tree.wasteful_values(self.options.policy().crumb_bytes, &self.merges.set_aside());

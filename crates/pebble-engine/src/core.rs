@@ -26,7 +26,7 @@ use crate::keyspaces::Keyspaces;
 use crate::merges::Merges;
 use crate::options::{Executor, MemtableLen, Options, ReadMode};
 use crate::pace::Pace;
-use crate::recover::RecoveryReport;
+use crate::recover::{RecoveryReport, SPARES_OF_HEAP};
 use crate::snapshots::Snapshots;
 use crate::state::{State, Visible};
 use crate::stats::{Counters, LevelStats, Stats};
@@ -93,7 +93,8 @@ impl Core {
         let state = self.state.load();
         let heap_log = if self.options.log_io == LogIo::Write { self.memtable_len.log } else { 0 };
         let sealed = state.sealed.iter().map(|sealed| sealed.memtable.memory());
-        let memtables = self.memtable_len.index + sealed.sum::<usize>() + heap_log * (1 + state.sealed.len());
+        let segments = 1 + state.sealed.len() + SPARES_OF_HEAP;
+        let memtables = self.memtable_len.index + sealed.sum::<usize>() + heap_log * segments;
         let tables: usize = state.tree.tables().map(|table| table.memory()).sum();
         let left = self.options.memory_budget.saturating_sub((memtables + tables) as u64);
         let (min, max) = self.options.cache_len();

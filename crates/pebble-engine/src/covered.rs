@@ -30,16 +30,31 @@ use crate::state::Tree;
 /// The part of a table that must be hidden for a merge to pay: it frees as much as it writes.
 const PART_MIN: f64 = 0.5;
 
+/// Which tables are looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Covered {
+    /// Those that may be dropped.
+    Wholly,
+    /// Those of which a merge would free the most part, too.
+    WhollyOrMostly,
+}
+
 impl Core {
     /// Drops the tables that lie wholly under a range delete, and asks for a merge of those of which the most part
-    /// does. Cost where there is no range delete: a look.
-    pub(crate) fn drop_covered(&self) -> Result<()> {
-        if self.state.load().tree.range_deletes.is_empty() {
-            return Ok(());
+    /// does. To be called when a flush has brought range deletes, and when what kept a table may be gone: a merge, or a
+    /// snapshot. Cost where there is no range delete: a look.
+    pub(crate) fn drop_covered_if_any(&self, which: Covered) {
+        if !self.state.load().tree.range_deletes.is_empty()
+            && let Err(error) = self.drop_covered(which)
+        {
+            tracing::warn!(%error, "tables under a range delete stay until a merge");
         }
+    }
+
+    fn drop_covered(&self, which: Covered) -> Result<()> {
         let (bytes, partly) = self.merges.with_busy(|busy| -> Result<_> {
             let tree = Arc::clone(&self.state.load().tree);
-            let (removed, bytes, partly) = covered(&tree, &self.snapshots.list(), busy)?;
+            let (removed, bytes, partly) = covered(&tree, &self.snapshots.list(), busy, which);
             if !removed.is_empty() {
                 let edit = Edit { removed, ..Edit::default() };
                 self.install(|_| Ok(edit), None).map_err(InstallError::into_cause)?;
@@ -53,20 +68,19 @@ impl Core {
 }
 
 /// The tables that may go, their bytes, and a key of each of those of which the most part is hidden.
-fn covered(tree: &Tree, snapshots: &[Seqno], busy: &Busy) -> Result<(Vec<u64>, u64, Vec<KeyRange>)> {
+fn covered(tree: &Tree, snapshots: &[Seqno], busy: &Busy, which: Covered) -> (Vec<u64>, u64, Vec<KeyRange>) {
     let (mut removed, mut bytes, mut partly) = (Vec::new(), 0, Vec::new());
     for (place, deletes) in &tree.range_deletes {
         let runs = tree.version.runs().zip(&tree.runs).skip(place + 1);
         for (run, tables) in runs {
-            let mut hidden: BTreeMap<usize, f64> = BTreeMap::new();
+            let mut touched: BTreeMap<usize, Vec<(KeyBoundary<'_>, KeyBoundary<'_>)>> = BTreeMap::new();
             for (low, high) in deletes.spans().iter().map(bounds) {
                 for at in run.overlapping(low, high) {
-                    let part = tables.get(at).map_or(Ok(0.0), |table| table.part_within(low, high))?;
-                    *hidden.entry(at).or_default() += part;
+                    touched.entry(at).or_default().push((low, high));
                 }
             }
-            for (at, part) in hidden {
-                let Some(meta) = run.tables().get(at) else { continue };
+            for (at, spans) in touched {
+                let (Some(meta), Some(table)) = (run.tables().get(at), tables.get(at)) else { continue };
                 if busy.contains(meta.number)
                     || removed.contains(&meta.number)
                     || is_seen(meta, deletes, snapshots)
@@ -76,13 +90,17 @@ fn covered(tree: &Tree, snapshots: &[Seqno], busy: &Busy) -> Result<(Vec<u64>, u
                 if is_whole(meta, deletes) {
                     removed.push(meta.number);
                     bytes += meta.len;
-                } else if part >= PART_MIN {
+                    continue;
+                }
+                // What cannot be read frees nothing.
+                let hidden = || spans.iter().map(|(low, high)| table.part_within(*low, *high).unwrap_or(0.0));
+                if which == Covered::WhollyOrMostly && hidden().sum::<f64>() >= PART_MIN {
                     partly.push(first_key(meta));
                 }
             }
         }
     }
-    Ok((removed, bytes, partly))
+    (removed, bytes, partly)
 }
 
 /// What a range delete covers, as bounds.

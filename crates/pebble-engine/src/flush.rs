@@ -22,6 +22,7 @@ use pebble_memtable::Memtable;
 use pebble_sstable::Compression;
 
 use crate::core::Core;
+use crate::covered::Covered;
 use crate::error::{Error, Result};
 use crate::heat;
 use crate::install::InstallError;
@@ -36,6 +37,18 @@ const REST_PART: usize = 16;
 impl Core {
     /// Flushes the oldest sealed memtable, if there is one; says whether there was.
     pub(crate) fn flush_oldest(&self) -> Result<bool> {
+        let flushed = self.flush_one();
+        if !matches!(flushed, Ok(false)) {
+            // Who waits for room is woken either way: to go on, or to return the error. That includes one that came
+            // before the flush began: writing may have stopped while this waited for its turn. The lock keeps a wake-up
+            // from falling between a waiter's look and its wait.
+            drop(self.commit.lock());
+            self.room.notify_all();
+        }
+        flushed
+    }
+
+    fn flush_one(&self) -> Result<bool> {
         let _one_at_a_time = lock(&self.flushing);
         self.status.check_writable()?;
         let Some(sealed) = self.state.load().sealed.last().cloned() else { return Ok(false) };
@@ -46,10 +59,6 @@ impl Core {
             self.retire_log(next_segment);
         }
         self.status.set_flush_blocked(flushed.as_ref().err().cloned());
-        // Waiters are woken either way: to go on, or to return the error. The lock keeps a wake-up from falling
-        // between a waiter's look and its wait.
-        drop(self.commit.lock());
-        self.room.notify_all();
         flushed.map(|()| true)
     }
 
@@ -95,10 +104,7 @@ impl Core {
         self.install_or_clean(|_| Ok(edit), Some(sealed), outputs)?;
         self.counters.flushed(bytes);
         self.pace.flushed(log_bytes, self.clock.now().saturating_sub(begun));
-        // The flush stands, whatever becomes of the rest.
-        if let Err(error) = self.drop_covered() {
-            tracing::warn!(%error, "tables under a range delete stay until a merge");
-        }
+        self.drop_covered_if_any(Covered::WhollyOrMostly);
         self.wake_after_change();
         if self.executor == Executor::Inline {
             self.merge_inline();
@@ -204,5 +210,52 @@ impl Core {
             Error::NoSpace(_) | Error::Io(_) => tracing::warn!(%error, "flush failed; it is tried again"),
             _ => self.status.stop(error),
         }
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::path::Path;
+    use std::sync::mpsc::channel;
+    use std::thread;
+    use std::time::Duration;
+
+    use pebble_format::{KeyspaceId, Kind};
+    use pebble_vfs::SimFs;
+    use pebble_wal::LogIo;
+
+    use super::*;
+    use crate::commit::{Patience, Write};
+    use crate::open::open;
+    use crate::options::{Components, Durability, Options};
+    use crate::work;
+
+    /// A writer waits for a flush, the flush for its turn, and meanwhile writing stops for another reason.
+    #[test]
+    fn who_waits_for_a_flush_is_woken_when_writing_stops() {
+        let options = Options { log_io: LogIo::Write, memory_budget: 1 << 20, ..Options::default() };
+        let fs = Arc::new(SimFs::new(1));
+        let components = Components { fs, executor: Executor::Threads, ..Components::default() };
+        let core = Arc::new(open(Path::new("/db"), options, components).unwrap());
+        let put = |core: &Core, patience| {
+            let (key, value) = (&b"k"[..], &[7; 10_000][..]);
+            let write = Write::One { keyspace: KeyspaceId::DEFAULT, key, kind: Kind::Put, value };
+            core.commit_with(write, Durability::Buffered, patience)
+        };
+        while put(&core, Patience::Refuses).is_ok() {}
+
+        let turn = core.flushing.lock().unwrap();
+        let threads = work::start(&core).unwrap();
+        let (tell, told) = channel();
+        let writer = Arc::clone(&core);
+        let waiting = thread::spawn(move || tell.send(put(&writer, Patience::Waits)).unwrap());
+        thread::sleep(Duration::from_millis(100));
+        core.status.stop(&Error::Background { what: "a test".into() });
+        drop(turn);
+        let outcome = told.recv_timeout(Duration::from_secs(20)).expect("the writer waits for ever");
+        assert!(matches!(outcome, Err(Error::ReadOnly { .. })), "{outcome:?}");
+        waiting.join().unwrap();
+        core.work.stop();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
     }
 }

@@ -67,9 +67,15 @@ impl Core {
 }
 
 impl Merges {
-    /// Runs `change` while no merge begins or ends. It may take the locks of an install.
+    /// Runs `change` while no merge begins or ends; it is given the tables that merges have, without those that are set
+    /// aside: what leaves the tree unread may be damaged. It may take the locks of an install.
     pub(crate) fn with_busy<T>(&self, change: impl FnOnce(&Busy) -> T) -> T {
-        change(&lock(&self.state).taken())
+        change(&lock(&self.state).busy)
+    }
+
+    /// The tables that are set aside, as if a merge had them that never ends.
+    pub(crate) fn busy_for_ever(&self) -> Busy {
+        lock(&self.state).set_aside_as_busy()
     }
 
     /// Keeps merges off the table that an error of one names, so that what is damaged is not read again and again.
@@ -135,9 +141,13 @@ impl State {
         if self.set_aside.is_empty() {
             return Cow::Borrowed(&self.busy);
         }
-        let mut taken = self.busy.clone();
-        taken.insert(&Plan::Move { tables: self.set_aside.keys().copied().collect(), to: 0 });
+        let mut taken = self.set_aside_as_busy();
+        taken.join(&self.busy);
         Cow::Owned(taken)
+    }
+
+    fn set_aside_as_busy(&self) -> Busy {
+        self.set_aside.keys().copied().collect()
     }
 }
 

@@ -29,7 +29,7 @@ use pebble_manifest::{Edit, ManifestState, NewRun, TableMeta};
 use pebble_memtable::{Memtable, MemtableWriter};
 use pebble_sstable::Compression;
 use pebble_vfs::Fs;
-use pebble_wal::{Frame, LogOptions, LogWriter, Recovered};
+use pebble_wal::{Frame, LogIo, LogOptions, LogWriter, Recovered};
 
 use crate::commit::Committer;
 use crate::damage::Damage;
@@ -76,10 +76,18 @@ pub(crate) struct LogPlace<'a> {
 /// Step 4a: the log goes on where it was sealed.
 pub(crate) fn resume(place: LogPlace<'_>, recovered: Recovered, mut order: Order) -> Result<Replayed> {
     let mut filling = Filling::new(place.memtable_len);
+    let mut offsets = Vec::new();
     for frame in recovered.frames() {
-        filling.attach(&frame)?;
-        order.take(&frame, |offset, _| Ok(filling.writer.insert(offset)?))?;
+        if filling.segment != Some(frame.end.segment()) {
+            filling.index(&mut offsets)?;
+            filling.attach(&frame)?;
+        }
+        order.take(&frame, |offset, _| {
+            offsets.push(offset);
+            Ok(())
+        })?;
     }
+    filling.index(&mut offsets)?;
     let log = LogWriter::resume(Arc::clone(place.fs), place.dir, place.options, recovered)?;
     // The log may go on in a segment that holds nothing but a seal, and so was not attached for a frame.
     filling.writer.attach(log.region())?;
@@ -167,13 +175,18 @@ impl Filling {
         Self { writer, segment: None, segments: 0 }
     }
 
-    fn attach(&mut self, frame: &Frame<'_>) -> Result<()> {
-        let segment = Some(frame.end.segment());
-        if self.segment != segment {
-            self.writer.attach(frame.region)?;
-            self.segment = segment;
-            self.segments += 1;
+    /// Indexes the records at these offsets of the segment that is attached, where there are any.
+    fn index(&mut self, offsets: &mut Vec<usize>) -> Result<()> {
+        match offsets.is_empty() {
+            true => Ok(()),
+            false => Ok(self.writer.insert_each(offsets.drain(..))?),
         }
+    }
+
+    fn attach(&mut self, frame: &Frame<'_>) -> Result<()> {
+        self.writer.attach(frame.region)?;
+        self.segment = Some(frame.end.segment());
+        self.segments += 1;
         Ok(())
     }
 }
@@ -287,6 +300,9 @@ pub(crate) fn remove_orphans(
     Ok(removed)
 }
 
+/// Segments kept for another life where they are memory of the process, of the budget.
+pub(crate) const SPARES_OF_HEAP: usize = 1;
+
 /// How the log of a database with these options is written.
 pub(crate) fn log_options(options: &Options, memtable_len: MemtableLen, uuid: [u8; 16]) -> LogOptions {
     let cap = u32::try_from(memtable_len.log).unwrap_or(u32::MAX).max(options.segment_len_min);
@@ -294,6 +310,10 @@ pub(crate) fn log_options(options: &Options, memtable_len: MemtableLen, uuid: [u
         io: options.log_io,
         segment_len_min: options.segment_len_min,
         segment_len_max: options.segment_len_max.min(cap),
+        spare_max: match options.log_io {
+            LogIo::Map => LogOptions::new(uuid).spare_max,
+            LogIo::Write => SPARES_OF_HEAP,
+        },
         ..LogOptions::new(uuid)
     }
 }

@@ -17,10 +17,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pebble_format::Seqno;
 use pebble_wal::PagesAhead;
 
 use crate::compact::Step;
 use crate::core::Core;
+use crate::covered::Covered;
 use crate::error::{Error, Result};
 use crate::sync::thread::{Builder, JoinHandle};
 use crate::sync::{AtomicBool, Mutex, Ordering, Receiver, RecvTimeoutError, Sender, bounded, lock};
@@ -29,7 +31,11 @@ use crate::transfers::{self, Transfers};
 /// So long without a write is a rest.
 const REST: Duration = Duration::from_millis(50);
 
-/// How often a tree at rest is looked at for writes, which ring no bell.
+/// A merge that uses a rest and is ended by a write was for nothing: the next one waits for a rest twice as long, up to
+/// this. A write now and then would else have the same tables merged over and over, never to the end.
+const REST_MAX: Duration = Duration::from_secs(600);
+
+/// How often a tree at rest is looked at for writes and snapshots, which ring no bell.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// How long a failed job waits before it is tried again, at first and at most.
@@ -44,7 +50,18 @@ pub(crate) struct Work {
     transfers: Arc<Transfers>,
     /// The pages of the log that are to be made; the last word counts.
     ahead: Mutex<Option<PagesAhead>>,
+    rest: Mutex<Rest>,
     stopping: AtomicBool,
+}
+
+/// What the one who uses rests knows of them.
+#[derive(Default)]
+struct Rest {
+    /// How long one is to be before it is used for merges, if that is more than [`REST`].
+    patience: Duration,
+    /// The newest write, and since when there was no other.
+    written: Seqno,
+    since: Duration,
 }
 
 struct Bell {
@@ -73,6 +90,7 @@ impl Work {
             sync: Bell::new(),
             pages: Bell::new(),
             ahead: Mutex::new(None),
+            rest: Mutex::default(),
             stopping: AtomicBool::new(false),
         }
     }
@@ -98,6 +116,25 @@ impl Work {
     pub(crate) fn make_pages(&self, ahead: PagesAhead) {
         *lock(&self.ahead) = Some(ahead);
         self.pages.ring();
+    }
+
+    /// How much of a rest is missing before it may be used for merges, when `written` is the newest write.
+    fn missing_of_rest(&self, written: Seqno, now: Duration) -> Duration {
+        let mut rest = lock(&self.rest);
+        if rest.written != written {
+            (rest.written, rest.since) = (written, now);
+        }
+        (rest.since + rest.patience).saturating_sub(now)
+    }
+
+    /// A rest was used for a merge, or tried to be.
+    fn used_a_rest(&self, step: Step, took: Duration) {
+        let patience = &mut lock(&self.rest).patience;
+        match step {
+            Step::Done => *patience = Duration::ZERO,
+            Step::GivenUp => *patience = (*patience * 2).max(took).max(REST).min(REST_MAX),
+            Step::Nothing => {}
+        }
     }
 
     /// Tells every thread to end after the job at hand; merges are given up midway.
@@ -269,13 +306,26 @@ impl Core {
         if self.flush_at_rest()? {
             return Ok(true);
         }
-        if self.merge_in_background(true)? == Step::Nothing {
+        // Before the look at what they keep: one that goes meanwhile is seen to have gone.
+        let snapshots = self.snapshots.list();
+        self.drop_covered_if_any(Covered::Wholly);
+        let begun = self.clock.now();
+        let missing = self.work.missing_of_rest(written, begun);
+        if !missing.is_zero() {
+            // Whatever this hears or misses, all of the above is looked at again.
+            self.work.compaction.heard.recv_timeout(missing.min(LOOK)).ok();
+            return Ok(true);
+        }
+        let step = self.merge_in_background(true)?;
+        self.work.used_a_rest(step, self.clock.now().saturating_sub(begun));
+        if step == Step::Nothing {
             let stop = || self.work.is_stopping() || self.visible.get() != written;
             if let Err(error) = self.warm(&stop) {
                 tracing::warn!(%error, "tables are not brought into memory");
             }
             while self.work.compaction.heard.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout)
                 && self.visible.get() == written
+                && self.snapshots.list() == snapshots
             {
                 // A longer rest: the log's spare segments would be most of a small database, and memory is idle.
                 self.tables.transfers.trim();
@@ -285,5 +335,38 @@ impl Core {
             }
         }
         Ok(true)
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rests_that_were_too_short_are_left_alone_longer_each_time() {
+        let work = Work::new(Arc::default());
+        let patience = || lock(&work.rest).patience;
+        work.used_a_rest(Step::GivenUp, Duration::from_millis(900));
+        assert_eq!(patience(), Duration::from_millis(900));
+        work.used_a_rest(Step::Nothing, Duration::ZERO);
+        work.used_a_rest(Step::GivenUp, Duration::from_millis(10));
+        assert_eq!(patience(), Duration::from_millis(1_800));
+        (0..20).for_each(|_| work.used_a_rest(Step::GivenUp, Duration::ZERO));
+        assert_eq!(patience(), REST_MAX);
+        work.used_a_rest(Step::Done, Duration::from_secs(5));
+        assert_eq!(patience(), Duration::ZERO);
+        work.used_a_rest(Step::GivenUp, Duration::ZERO);
+        assert_eq!(patience(), REST);
+    }
+
+    #[test]
+    fn a_rest_is_as_long_as_nobody_writes_whatever_rings_meanwhile() {
+        let (work, millis) = (Work::new(Arc::default()), Duration::from_millis);
+        assert_eq!(work.missing_of_rest(Seqno(7), millis(100)), Duration::ZERO);
+        work.used_a_rest(Step::GivenUp, millis(1_000));
+        assert_eq!(work.missing_of_rest(Seqno(8), millis(2_000)), millis(1_000));
+        assert_eq!(work.missing_of_rest(Seqno(8), millis(2_700)), millis(300));
+        assert_eq!(work.missing_of_rest(Seqno(9), millis(2_900)), millis(1_000));
+        assert_eq!(work.missing_of_rest(Seqno(9), millis(4_000)), Duration::ZERO);
     }
 }

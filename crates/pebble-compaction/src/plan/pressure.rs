@@ -28,9 +28,14 @@ pub struct Pressure {
 /// share of the last level: that is where rule 2 begins to. That part is not taken component by component: a run that
 /// joins two components could then lower it.
 ///
+/// Components with a table of `out_of_reach` are left out: no merge will take them, and writers would be slowed more
+/// and more for what slowing them does not bring. Large ones count as ever, since parts of them are merged by
+/// themselves.
+///
 /// Cost: as [`plan`](super::plan()).
-pub fn pressure(version: &Version, policy: &Policy) -> Pressure {
-    let sweep = Sweep::new(version, &Busy::default());
+pub fn pressure(version: &Version, out_of_reach: &Busy, policy: &Policy) -> Pressure {
+    let sweep = Sweep::new(version, out_of_reach);
+    let in_reach = |component: &&Component| !component.busy || component.bytes() > policy.merge_bytes_max;
     let whole = sweep.components(0..=LAST_LEVEL);
     let runs_max = whole.iter().map(|component| component.depth).max().unwrap_or_default();
 
@@ -38,12 +43,13 @@ pub fn pressure(version: &Version, policy: &Policy) -> Pressure {
     for level in 0..LAST_LEVEL {
         let fan_out = policy.fan_out(level);
         let components = sweep.components(level..=level);
-        for component in components.iter().filter(|component| component.depth >= fan_out) {
+        for component in components.iter().filter(in_reach).filter(|component| component.depth >= fan_out) {
             pressure.deep += 1;
             pressure.debt_bytes = pressure.debt_bytes.saturating_add(component.upper.bytes.saturating_mul(2));
         }
     }
-    let sum = |share: fn(&Component) -> u64| whole.iter().map(share).fold(0, u64::saturating_add);
+    let sum =
+        |share: fn(&Component) -> u64| whole.iter().filter(in_reach).map(share).fold(0, u64::saturating_add);
     let (upper, last) = (sum(|component| component.upper.bytes), sum(|component| component.last.bytes));
     let percent = u128::from(policy.last_percent.max(1));
     let allowed = u64::try_from(u128::from(last) * percent / 200).unwrap_or(u64::MAX);

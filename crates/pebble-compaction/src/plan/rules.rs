@@ -12,7 +12,7 @@
 
 use std::cmp::Ordering;
 
-use super::component::{Component, Sweep};
+use super::component::{Component, Place, Sweep};
 use super::policy::Policy;
 use super::{Hints, Plan, Reason};
 use pebble_format::manifest::LAST_LEVEL;
@@ -302,7 +302,10 @@ impl<'a> Rules<'a> {
     /// Rule 6. Tables of the last level, one at a time, in their place, while nothing else is merged: it moves much
     /// for its own length, and the other rules wait for what is busy. Those above it come there by themselves.
     fn wasteful(&self) -> Option<Plan> {
-        if self.hints.wasteful.is_empty() || self.sweep.places().iter().any(|place| place.busy) {
+        let merges = |place: &Place<'_>| {
+            place.busy && self.hints.set_aside.binary_search(&place.table.number).is_err()
+        };
+        if self.hints.wasteful.is_empty() || self.sweep.places().iter().any(merges) {
             return None;
         }
         let is_last = |at: usize| self.sweep.place(at).is_some_and(|place| place.level == LAST_LEVEL);

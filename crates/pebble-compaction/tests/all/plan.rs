@@ -19,7 +19,8 @@ fn answered(case: &Case, line: &str) -> Option<String> {
     let answer = match *words {
         ["plan"] => case.show(plan(&case.version, &case.busy, &case.policy, &case.hints()).as_ref()),
         ["pressure"] => {
-            let pressure = pressure(&case.version, &case.policy);
+            let out_of_reach = case.set_aside.iter().copied().collect();
+            let pressure = pressure(&case.version, &out_of_reach, &case.policy);
             format!(
                 "debt {}, deep {}, at most {} runs",
                 pressure.debt_bytes, pressure.deep, pressure.runs_max

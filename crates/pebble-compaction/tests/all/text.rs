@@ -12,8 +12,8 @@
 //! A table is its first and its last key, behind `..` where its range deletes end; its size; `t` tombstones of `n`
 //! records (otherwise one for each 100 bytes); `s` the newest sequence number (otherwise 1000 times the place of its
 //! run from the oldest on, and 999 more); `wasteful` where it refers to values that are mostly dead, and `v` the bytes
-//! of all values that it refers to. `=3:` begins a keyspace. A policy is the default one with a `last_percent` of 70,
-//! and what the case says.
+//! of all values that it refers to; `busy` where a merge has it, `aside` where what it holds cannot be read. `=3:`
+//! begins a keyspace. A policy is the default one with a `last_percent` of 70, and what the case says.
 
 use std::collections::BTreeMap;
 
@@ -30,6 +30,7 @@ pub struct Case {
     pub oldest_reader: Seqno,
     pub wanted: Vec<Wanted>,
     wasteful: Vec<u64>,
+    pub set_aside: Vec<u64>,
     /// What is printed for each table's number.
     names: BTreeMap<u64, String>,
 }
@@ -42,6 +43,7 @@ impl Case {
             oldest_reader: self.oldest_reader,
             wanted: &self.wanted,
             wasteful: &self.wasteful,
+            set_aside: &self.set_aside,
         }
     }
 
@@ -73,6 +75,7 @@ impl Case {
             oldest_reader: Seqno::MAX,
             wanted: Vec::new(),
             wasteful: Vec::new(),
+            set_aside: Vec::new(),
             names: BTreeMap::new(),
         };
         let (mut added_runs, mut busy, mut time) = (Vec::new(), Vec::new(), runs);
@@ -88,6 +91,7 @@ impl Case {
                         let number = case.names.len() as u64 + 1;
                         let (table, name, is_busy) = parse_table(words, number, time * 1000);
                         case.wasteful.extend(words.contains("wasteful").then_some(number));
+                        case.set_aside.extend(words.contains("aside").then_some(number));
                         case.names.insert(number, name);
                         busy.extend(is_busy.then_some(number));
                         tables.push(table);
@@ -184,7 +188,7 @@ fn parse_table(words: &str, table: u64, seqno: u64) -> (TableMeta, String, bool)
             ("t", rest) => tombstones = number(rest),
             ("n", rest) => count = Some(number(rest)),
             ("s", rest) => max = number(rest),
-            ("b", "usy") => busy = true,
+            ("b", "usy") | ("a", "side") => busy = true,
             ("w", "asteful") => {}
             ("v", rest) => apart = number(rest),
             _ => len = number(word),

@@ -128,9 +128,9 @@ impl Tree {
             return;
         }
         let cuts = cuts(&self.version, flushed.len() as u64 * RECORD_LEN, 3 * RECORD_LEN);
-        let before = pressure(&self.version, &self.policy);
+        let before = pressure(&self.version, &Busy::default(), &self.policy);
         self.install(0, parted(&flushed, &cuts, 20), Vec::new());
-        let after = pressure(&self.version, &self.policy);
+        let after = pressure(&self.version, &Busy::default(), &self.policy);
         assert!(after.debt_bytes >= before.debt_bytes, "{before:?} {after:?}");
         assert!(after.runs_max >= before.runs_max);
         self.check();
@@ -313,7 +313,7 @@ proptest! {
                 }
                 Step::Settle => {
                     tree.settle(false);
-                    let pressure = pressure(&tree.version, &policy);
+                    let pressure = pressure(&tree.version, &Busy::default(), &policy);
                     prop_assert_eq!((pressure.debt_bytes, pressure.deep), (0, 0));
                 }
             }

@@ -359,3 +359,51 @@ fn many_small_range_deletes_are_bounded_by_flushes() {
     assert_eq!(keys(db.iter().unwrap()), (0..6_000).filter(|n| n % 2 == 1).collect::<Vec<_>>());
     assert!(db.get(key(4_000)).unwrap().is_none() && db.get(key(4_001)).unwrap().is_some());
 }
+
+/// One batch may bring any number of them: they cost their own list once, not once each.
+#[test]
+fn a_batch_of_range_deletes_is_taken_at_once() {
+    const COUNT: u32 = 40_000;
+    let db = Config::tiny(LogIo::Map).sim(SimFs::new(10)).open().unwrap();
+    let (mut puts, mut deletes) = (WriteBatch::new(), WriteBatch::new());
+    let keyspace = db.default_keyspace();
+    for n in 0..COUNT {
+        puts.put(&keyspace, key(n), b"v");
+        if n % 2 == 0 {
+            deletes.delete_range(&keyspace, key(n)..key(n + 1));
+        }
+    }
+    db.write(puts).unwrap();
+    db.write(deletes).unwrap();
+    assert_eq!(db.stats().range_deletes, COUNT as usize / 2);
+    for _ in 0..2 {
+        assert!(db.get(key(4_000)).unwrap().is_none() && db.get(key(4_001)).unwrap().is_some());
+        assert_eq!(db.iter().unwrap().count(), COUNT as usize / 2);
+        db.flush().unwrap();
+    }
+}
+
+/// A snapshot keeps what lies under a range delete. Nobody writes any more when it goes, and the space comes back.
+#[test]
+fn the_space_of_a_range_comes_back_when_the_last_snapshot_goes() {
+    let home = tempfile::tempdir().unwrap();
+    let db = Config::tiny(LogIo::Map).real(home.path()).open().unwrap();
+    for n in 0..5_000 {
+        db.put(key(n), [9; 100]).unwrap();
+    }
+    db.flush().unwrap();
+    await_one_run(&db);
+    let snapshot = db.snapshot();
+    db.delete_range(key(10)..).unwrap();
+    db.flush().unwrap();
+    thread::sleep(Duration::from_millis(300));
+    assert!(table_bytes(&db) > 400_000, "the snapshot sees it");
+    assert_eq!(snapshot.iter(&db.default_keyspace()).unwrap().count(), 5_000);
+    drop(snapshot);
+    let begun = Instant::now();
+    while table_bytes(&db) > 20_000 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{} bytes", table_bytes(&db));
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(keys(db.iter().unwrap()), (0..10).collect::<Vec<_>>());
+}
