@@ -57,7 +57,7 @@ impl Snapshot {
 impl Engine {
     /// Opens the database in `dir`, or makes one there.
     pub fn open(dir: &Path, options: Options, components: Components) -> Result<Self> {
-        let core = Arc::new(open::open(dir, options, components)?);
+        let core = open::open(dir, options, components)?;
         let threads = match core.executor {
             Executor::Threads => work::start(&core)?,
             Executor::Inline => Vec::new(),

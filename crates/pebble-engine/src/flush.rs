@@ -236,7 +236,7 @@ mod tests {
         let options = Options { log_io: LogIo::Write, memory_budget: 1 << 20, ..Options::default() };
         let fs = Arc::new(SimFs::new(1));
         let components = Components { fs, executor: Executor::Threads, ..Components::default() };
-        let core = Arc::new(open(Path::new("/db"), options, components).unwrap());
+        let core = open(Path::new("/db"), options, components).unwrap();
         let put = |core: &Core, patience| {
             let (key, value) = (&b"k"[..], &[7; 10_000][..]);
             let write = Write::One { keyspace: KeyspaceId::DEFAULT, key, kind: Kind::Put, value };

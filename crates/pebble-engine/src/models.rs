@@ -218,7 +218,7 @@ fn core_on(fs: impl Fs, executor: Executor) -> Arc<Core> {
     (options.segment_len_min, options.segment_len_max) = (4096, 64 << 10);
     options.merge_threads = 1;
     let components = Components { fs: Arc::new(fs), clock: Arc::new(ManualClock::new()), executor };
-    Arc::new(open::open(Path::new("/db"), options, components).unwrap())
+    open::open(Path::new("/db"), options, components).unwrap()
 }
 
 fn put(core: &Core, key: u8, value: &[u8], durability: Durability) -> Result<()> {

@@ -38,7 +38,7 @@ use crate::work::Work;
 const FIRST_FILE: u64 = 1;
 
 /// Opens the database in `dir`, or makes one there.
-pub(crate) fn open(dir: &Path, options: Options, components: Components) -> Result<Core> {
+pub(crate) fn open(dir: &Path, options: Options, components: Components) -> Result<Arc<Core>> {
     options.check()?;
     if options.read_only || options.recovery == Recovery::SalvageReadOnly {
         return read_only::open(dir, options, components);
@@ -54,7 +54,7 @@ pub(crate) fn open_locked(
     components: Components,
     lock: Option<Box<dyn Lock>>,
     salvage: Salvage,
-) -> Result<Core> {
+) -> Result<Arc<Core>> {
     let fs = &components.fs;
     let (mut manifest, dropped_manifest_bytes) = open_manifest(fs, dir, &options)?;
 
@@ -126,7 +126,7 @@ pub(crate) fn open_locked(
         skipped: salvage.skipped,
     };
     tracing::info!(?report, "opened");
-    Ok(assemble(Parts {
+    Ok(Arc::new(assemble(Parts {
         dir: dir.into(),
         options,
         components,
@@ -137,7 +137,7 @@ pub(crate) fn open_locked(
         replayed,
         report,
         doubts: salvage.doubts,
-    }))
+    })))
 }
 
 /// What came before an open for salvage.

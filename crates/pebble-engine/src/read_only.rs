@@ -31,7 +31,7 @@ use crate::survey::{VerifyProgress, Watch, survey};
 const SEGMENT_LEN: u32 = 4 << 10;
 
 /// Opens the database in `dir` for reading; for salvage if the options say so.
-pub(crate) fn open(dir: &Path, options: Options, components: Components) -> Result<Core> {
+pub(crate) fn open(dir: &Path, options: Options, components: Components) -> Result<Arc<Core>> {
     let lock = share(&*components.fs, dir)?;
     let fs: Arc<dyn Fs> = Arc::new(OverlayFs::new(Arc::clone(&components.fs), dir)?);
     let salvages = options.recovery == Recovery::SalvageReadOnly;

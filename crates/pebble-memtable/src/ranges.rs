@@ -28,10 +28,17 @@ pub(crate) struct Ranges {
 
 impl Ranges {
     /// Adds some, to be called by the one writer. Readers find them once this returns. Cost: a copy of all others.
-    pub(crate) fn add(&self, mut deletes: Vec<RangeDelete>) {
-        if deletes.is_empty() {
-            return;
+    #[inline]
+    pub(crate) fn add(&self, deletes: Vec<RangeDelete>) {
+        if !deletes.is_empty() {
+            self.add_some(deletes);
         }
+    }
+
+    /// Apart from its callers, who seldom come here: sorting takes kilobytes of stack.
+    #[cold]
+    #[inline(never)]
+    fn add_some(&self, mut deletes: Vec<RangeDelete>) {
         let current = self.deletes.load_full();
         let mut next = current.map_or_else(RangeDeletes::default, |current| RangeDeletes::clone(&current));
         match deletes.as_slice() {
