@@ -230,7 +230,7 @@ pub struct Hints<'a> {
 }
 
 impl Default for Hints<'_> {
-    /// Writes come, there are no snapshots, nothing is wanted or wasteful.
+    /// Writes come, there are no snapshots, nothing is wanted, wasteful or set aside.
     fn default() -> Self {
         Self {
             idle: false,

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use pebble_format::{HeadPrefix, KeyspaceId, Seqno};
 use pebble_manifest::{Run, TableMeta, Version};
 
+use super::policy::Policy;
 use super::{Busy, Input, KeyRange};
 use pebble_format::manifest::LAST_LEVEL;
 
@@ -97,6 +98,11 @@ pub(super) struct Component {
 impl Component {
     pub(super) fn bytes(&self) -> u64 {
         self.upper.bytes.saturating_add(self.last.bytes)
+    }
+
+    /// Whether it is too large for one merge, so that parts of it are merged by themselves.
+    pub(super) fn is_large(&self, policy: &Policy) -> bool {
+        self.bytes() > policy.merge_bytes_max
     }
 
     pub(super) fn has_one_run(&self) -> bool {

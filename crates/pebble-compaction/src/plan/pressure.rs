@@ -35,7 +35,7 @@ pub struct Pressure {
 /// Cost: as [`plan`](super::plan()).
 pub fn pressure(version: &Version, out_of_reach: &Busy, policy: &Policy) -> Pressure {
     let sweep = Sweep::new(version, out_of_reach);
-    let in_reach = |component: &&Component| !component.busy || component.bytes() > policy.merge_bytes_max;
+    let in_reach = |component: &&Component| !component.busy || component.is_large(policy);
     let whole = sweep.components(0..=LAST_LEVEL);
     let runs_max = whole.iter().map(|component| component.depth).max().unwrap_or_default();
 

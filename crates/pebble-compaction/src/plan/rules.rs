@@ -111,7 +111,7 @@ impl<'a> Rules<'a> {
     }
 
     fn is_large(&self, component: &Component) -> bool {
-        component.bytes() > self.policy.merge_bytes_max
+        component.is_large(self.policy)
     }
 
     /// The component itself; of a large one the best part of it that is left when its newest levels stay where they

@@ -301,24 +301,35 @@ fn await_one_run(db: &Db) {
     }
 }
 
-/// A rest also frees the space under a range delete that still lies in the memtable.
-#[test]
-fn a_rest_frees_the_space_of_a_range() {
-    let home = tempfile::tempdir().unwrap();
-    let db = Config::tiny(LogIo::Map).real(home.path()).open().unwrap();
+/// 5,000 keys in one run.
+fn loaded_and_at_rest(home: &Path) -> Db {
+    let db = Config::tiny(LogIo::Map).real(home).open().unwrap();
     for n in 0..5_000 {
         db.put(key(n), [9; 100]).unwrap();
     }
     db.flush().unwrap();
     await_one_run(&db);
-    assert!(table_bytes(&db) > 400_000);
-    db.delete_range(key(10)..).unwrap();
+    db
+}
+
+/// Nothing but the first ten keys is left of them, in tables either, though nobody writes.
+fn await_the_space(db: &Db) {
     let begun = Instant::now();
-    while table_bytes(&db) > 20_000 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{} bytes", table_bytes(&db));
+    while table_bytes(db) > 20_000 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{} bytes", table_bytes(db));
         thread::sleep(Duration::from_millis(10));
     }
     assert_eq!(keys(db.iter().unwrap()), (0..10).collect::<Vec<_>>());
+}
+
+/// A rest also frees the space under a range delete that still lies in the memtable.
+#[test]
+fn a_rest_frees_the_space_of_a_range() {
+    let home = tempfile::tempdir().unwrap();
+    let db = loaded_and_at_rest(home.path());
+    assert!(table_bytes(&db) > 400_000);
+    db.delete_range(key(10)..).unwrap();
+    await_the_space(&db);
 }
 
 /// Limits of ranges, and ranges on a database that takes nothing any more.
@@ -387,12 +398,7 @@ fn a_batch_of_range_deletes_is_taken_at_once() {
 #[test]
 fn the_space_of_a_range_comes_back_when_the_last_snapshot_goes() {
     let home = tempfile::tempdir().unwrap();
-    let db = Config::tiny(LogIo::Map).real(home.path()).open().unwrap();
-    for n in 0..5_000 {
-        db.put(key(n), [9; 100]).unwrap();
-    }
-    db.flush().unwrap();
-    await_one_run(&db);
+    let db = loaded_and_at_rest(home.path());
     let snapshot = db.snapshot();
     db.delete_range(key(10)..).unwrap();
     db.flush().unwrap();
@@ -400,10 +406,5 @@ fn the_space_of_a_range_comes_back_when_the_last_snapshot_goes() {
     assert!(table_bytes(&db) > 400_000, "the snapshot sees it");
     assert_eq!(snapshot.iter(&db.default_keyspace()).unwrap().count(), 5_000);
     drop(snapshot);
-    let begun = Instant::now();
-    while table_bytes(&db) > 20_000 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{} bytes", table_bytes(&db));
-        thread::sleep(Duration::from_millis(10));
-    }
-    assert_eq!(keys(db.iter().unwrap()), (0..10).collect::<Vec<_>>());
+    await_the_space(&db);
 }
