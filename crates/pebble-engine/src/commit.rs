@@ -157,15 +157,16 @@ impl Core {
             };
         }
         let committer = self.lock_commit()?;
-        if !committer.dropped.is_empty() && write.any_in(&committer.dropped) {
-            return Err(Error::invalid("the keyspace was dropped"));
-        }
         if patience == Patience::Refuses
             && let Some(reason) = self.would_stall(&committer.owed)
         {
             return Err(Error::Stalled { reason });
         }
         let mut committer = self.make_room(committer, len, patience)?;
+        // Not before: who waits for room gives the lock away, and a keyspace may be dropped meanwhile.
+        if !committer.dropped.is_empty() && write.any_in(&committer.dropped) {
+            return Err(Error::invalid("the keyspace was dropped"));
+        }
         let first = committer.next_seqno;
         let last = first.checked_add(u64::from(count) - 1).filter(|last| *last < Seqno::MAX);
         let last = last.ok_or_else(|| Error::invalid("sequence numbers are used up"))?;

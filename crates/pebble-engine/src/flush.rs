@@ -216,7 +216,7 @@ impl Core {
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use std::path::Path;
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::{Receiver, channel};
     use std::thread;
     use std::time::Duration;
 
@@ -230,32 +230,61 @@ mod tests {
     use crate::options::{Components, Durability, Options};
     use crate::work;
 
-    /// A writer waits for a flush, the flush for its turn, and meanwhile writing stops for another reason.
-    #[test]
-    fn who_waits_for_a_flush_is_woken_when_writing_stops() {
+    /// A database whose small memtables are all full, without a thread that flushes them.
+    fn full() -> Result<Arc<Core>> {
         let options = Options { log_io: LogIo::Write, memory_budget: 1 << 20, ..Options::default() };
         let fs = Arc::new(SimFs::new(1));
         let components = Components { fs, executor: Executor::Threads, ..Components::default() };
-        let core = open(Path::new("/db"), options, components).unwrap();
-        let put = |core: &Core, patience| {
-            let (key, value) = (&b"k"[..], &[7; 10_000][..]);
-            let write = Write::One { keyspace: KeyspaceId::DEFAULT, key, kind: Kind::Put, value };
-            core.commit_with(write, Durability::Buffered, patience)
-        };
-        while put(&core, Patience::Refuses).is_ok() {}
+        let core = open(Path::new("/db"), options, components)?;
+        while put(&core, KeyspaceId::DEFAULT, Patience::Refuses).is_ok() {}
+        Ok(core)
+    }
 
+    fn put(core: &Core, keyspace: KeyspaceId, patience: Patience) -> Result<()> {
+        let write = Write::One { keyspace, key: b"k", kind: Kind::Put, value: &[7; 10_000] };
+        core.commit_with(write, Durability::Buffered, patience)
+    }
+
+    /// Puts into a keyspace on a thread of its own, which waits for room by the time this returns.
+    fn waiting_put(core: &Arc<Core>, keyspace: KeyspaceId) -> Receiver<Result<()>> {
+        let (tell, told) = channel();
+        let core = Arc::clone(core);
+        thread::spawn(move || tell.send(put(&core, keyspace, Patience::Waits)));
+        thread::sleep(Duration::from_millis(100));
+        told
+    }
+
+    /// A writer waits for a flush, the flush for its turn, and meanwhile writing stops for another reason.
+    #[test]
+    fn who_waits_for_a_flush_is_woken_when_writing_stops() {
+        let core = full().unwrap();
         let turn = core.flushing.lock().unwrap();
         let threads = work::start(&core).unwrap();
-        let (tell, told) = channel();
-        let writer = Arc::clone(&core);
-        let waiting = thread::spawn(move || tell.send(put(&writer, Patience::Waits)).unwrap());
-        thread::sleep(Duration::from_millis(100));
+        let told = waiting_put(&core, KeyspaceId::DEFAULT);
         core.status.stop(&Error::Background { what: "a test".into() });
         drop(turn);
         let outcome = told.recv_timeout(Duration::from_secs(20)).expect("the writer waits for ever");
         assert!(matches!(outcome, Err(Error::ReadOnly { .. })), "{outcome:?}");
-        waiting.join().unwrap();
         core.work.stop();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
+
+    /// A writer waits for a flush, and meanwhile its keyspace is dropped. Its record would come behind the range delete
+    /// that empties the keyspace.
+    #[test]
+    fn who_waits_for_a_flush_does_not_write_to_what_was_dropped_meanwhile() {
+        let core = full().unwrap();
+        let keyspace = core.keyspace("k").unwrap();
+        let turn = core.flushing.lock().unwrap();
+        let told = waiting_put(&core, keyspace);
+        let dropper = Arc::clone(&core);
+        let dropped = thread::spawn(move || dropper.drop_keyspace("k"));
+        while core.commit.lock().unwrap().dropped.is_empty() {
+            thread::yield_now();
+        }
+        drop(turn);
+        let outcome = told.recv_timeout(Duration::from_secs(20)).expect("the writer waits for ever");
+        assert!(matches!(outcome, Err(Error::InvalidArgument(_))), "{outcome:?}");
+        assert!(dropped.join().unwrap().unwrap());
     }
 }
