@@ -122,9 +122,12 @@ impl Hole<'_> {
 }
 
 /// Tombstones for the keys that a hole may have held a newer version of than `rest`, which is all that is left of the
-/// database. They stand at the hole's newest number: above every version that they hide, and below none that is newer
-/// than what was lost.
-pub(crate) fn tombstones(hole: &Hole<'_>, rest: &mut impl Cursor) -> Result<Sorted> {
+/// database. They stand at the hole's newest number: above every version that they hide.
+///
+/// That number is of the whole hole, so it may be above that of a version that is newer than what was lost of its key.
+/// `newer`, which is what is left of the runs before the hole's, tells where the order of runs is known: a key that is
+/// there gets no tombstone.
+pub(crate) fn tombstones<C: Cursor>(hole: &Hole<'_>, rest: &mut C, mut newer: Option<C>) -> Result<Sorted> {
     let seqno = hole.seqno();
     let mut found: Vec<PinnedRecord> = Vec::new();
     for (from, to) in hole.spans() {
@@ -150,7 +153,10 @@ pub(crate) fn tombstones(hole: &Hole<'_>, rest: &mut impl Cursor) -> Result<Sort
             if is_newest {
                 last = Some(OwnedKey::new(key));
                 let shows = !record.is_tombstone() && record.seqno() < seqno;
-                if shows && hole.may_have_lost(key.keyspace, key.user_key) {
+                if shows
+                    && hole.may_have_lost(key.keyspace, key.user_key)
+                    && !newer.as_mut().map_or(Ok(false), |newer| holds(newer, key))?
+                {
                     found.push(record_of(key.keyspace, key.user_key, seqno, Kind::Delete, b"")?);
                 }
             }
@@ -158,4 +164,56 @@ pub(crate) fn tombstones(hole: &Hole<'_>, rest: &mut impl Cursor) -> Result<Sort
         }
     }
     Ok(Sorted::new(found))
+}
+
+/// Whether there is any version of a key.
+fn holds(cursor: &mut impl Cursor, key: InternalKey<'_>) -> Result<bool> {
+    cursor.seek(InternalKey::lookup(key.keyspace, key.user_key, Seqno::MAX))?;
+    Ok(cursor.record().is_some_and(|record| record.internal_key().same_key(&key)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEYSPACE: KeyspaceId = KeyspaceId(1);
+
+    fn records(of: &[(&str, u64, Kind)]) -> Result<Sorted> {
+        let record = |&(key, seqno, kind): &(&str, u64, Kind)| {
+            record_of(KEYSPACE, key.as_bytes(), Seqno(seqno), kind, b"")
+        };
+        of.iter().map(record).collect::<Result<_>>().map(Sorted::new)
+    }
+
+    /// A table deep in the tree may hold newer numbers than one above it, for other keys.
+    #[test]
+    fn what_lies_above_a_hole_is_newer_than_what_it_held() {
+        let bound = |key: &[u8], seqno| {
+            let trailer = pebble_format::Trailer::new(Seqno(seqno), Kind::Put);
+            OwnedKey::new(InternalKey { keyspace: KEYSPACE, user_key: key, trailer })
+        };
+        let lost = TableMeta {
+            number: 7,
+            len: 1,
+            footer_crc: 0,
+            count: 3,
+            tombstones: 0,
+            first: bound(b"b", 200),
+            last: bound(b"m", 6),
+            reach: None,
+            seqno_min: Seqno(5),
+            seqno_max: Seqno(200),
+            apart: 0,
+        };
+        let rest =
+            [("c", 150, Kind::Put), ("d", 150, Kind::Delete), ("d", 3, Kind::Put), ("k", 3, Kind::Put)];
+        let (rest, above) = (records(&rest).unwrap(), records(&rest[..2]).unwrap());
+        let dead = |newer| {
+            let found = tombstones(&Hole::Table(&lost), &mut rest.cursor(), newer).unwrap();
+            let key = |record: &PinnedRecord| String::from_utf8_lossy(record.record().key()).into_owned();
+            found.records().iter().map(key).collect::<Vec<_>>()
+        };
+        assert_eq!(dead(Some(above.cursor())), ["k"]);
+        assert_eq!(dead(None), ["c", "k"], "where nobody knows what lies above, numbers decide");
+    }
 }

@@ -103,8 +103,9 @@ pub(crate) fn rebuild(survey: &Survey, target: &Target<'_>, options: &Options, o
     };
     let mut outputs = NewTables::new(&tables, true);
     let mut added_runs = Vec::new();
-    for placed in &runs {
-        let metas = builder.run(placed, &mut outputs)?;
+    for (at, placed) in runs.iter().enumerate() {
+        let before = survey.state.as_ref().and_then(|_| runs.get(..at));
+        let metas = builder.run(placed, before, &mut outputs)?;
         if !metas.is_empty() {
             added_runs.push(NewRun { level: placed.level, run: placed.run, tables: metas });
         }
@@ -241,8 +242,13 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// The tables of a run, ascending.
-    fn run(&mut self, placed: &Placed<'_>, outputs: &mut NewTables<'_>) -> Result<Vec<TableMeta>> {
+    /// The tables of a run, ascending. `before` are the runs that are newer, where that is known.
+    fn run(
+        &mut self,
+        placed: &Placed<'_>,
+        before: Option<&[Placed<'_>]>,
+        outputs: &mut NewTables<'_>,
+    ) -> Result<Vec<TableMeta>> {
         let mut metas = Vec::new();
         for (at, source) in placed.sources.iter().enumerate() {
             if let Some(found) = source.as_it_is(self.survey) {
@@ -255,27 +261,38 @@ impl Builder<'_> {
                 let found = next.found.iter().map(|found| &found.meta.first);
                 found.chain(next.lost.iter().map(|meta| &meta.first)).min()
             });
-            metas.extend(self.source(source, placed.level, next, outputs)?);
+            let dead = self.stand_ins(source, before)?;
+            metas.extend(self.source(source, dead, placed.level, next, outputs)?);
         }
         Ok(metas)
     }
 
-    /// What is left of some tables, as new ones.
+    /// Tombstones for what some tables may have lost.
+    fn stand_ins(&self, source: &Source<'_>, before: Option<&[Placed<'_>]>) -> Result<Vec<Sorted>> {
+        if self.older {
+            return Ok(Vec::new());
+        }
+        let parts = source.found.iter().filter(|found| !found.remains.lost().is_empty());
+        let holes = parts.map(|found| Hole::Part(&found.remains));
+        let holes = holes.chain(source.lost.iter().map(|meta| Hole::Table(meta)));
+        let newer = |runs: &[Placed<'_>]| {
+            let sources = runs.iter().flat_map(|run| &run.sources);
+            self.left_in(sources.flat_map(|source| source.found.iter().copied()))
+        };
+        holes.map(|hole| tombstones(&hole, &mut self.everything(), before.map(newer))).collect()
+    }
+
+    /// What is left of some tables, as new ones, with `dead` beside it.
     fn source(
         &mut self,
         source: &Source<'_>,
+        dead: Vec<Sorted>,
         level: u8,
         next: Option<&OwnedKey>,
         outputs: &mut NewTables<'_>,
     ) -> Result<Vec<TableMeta>> {
-        let parts = source.found.iter().filter(|found| !found.remains.lost().is_empty());
-        let holes = parts.map(|found| Hole::Part(&found.remains));
-        let holes = holes.chain(source.lost.iter().map(|meta| Hole::Table(meta)));
-        let mut children: Vec<Box<dyn Cursor>> = Vec::new();
-        for hole in holes.filter(|_| !self.older) {
-            let dead: Sorted = tombstones(&hole, &mut self.everything())?;
-            children.push(Box::new(dead.cursor()));
-        }
+        let dead = dead.iter().map(|dead| Box::new(dead.cursor()) as Box<dyn Cursor>);
+        let mut children: Vec<_> = dead.collect();
         let mut deletes: Vec<RangeDelete> = Vec::new();
         for found in &source.found {
             children.push(Box::new(Followed::new(found.remains.cursor(), Rc::clone(&self.following))));
@@ -348,7 +365,11 @@ impl Builder<'_> {
 
     /// All records that are left.
     fn everything(&self) -> Merge<Box<dyn Cursor>> {
-        let tables = self.survey.tables.values();
+        self.left_in(self.survey.tables.values())
+    }
+
+    /// All records that are left of some tables, and of the log.
+    fn left_in<'f>(&self, tables: impl Iterator<Item = &'f Found>) -> Merge<Box<dyn Cursor>> {
         let mut children: Vec<Box<dyn Cursor>> =
             tables.map(|found| Box::new(found.remains.cursor()) as Box<dyn Cursor>).collect();
         children.push(Box::new(self.survey.log.records.cursor()));
