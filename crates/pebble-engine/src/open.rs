@@ -82,7 +82,7 @@ pub(crate) fn open_locked(
 
     // A seal that the manifest does not know of was perhaps never synced.
     let known = recovered.end == manifest.state().log_floor && recovered.damage.is_none();
-    let sealed = recovered.sealed && known && dropped_manifest_bytes == 0;
+    let sealed = recovered.sealed && known && dropped_bytes == 0;
     // Who only reads has a file system of his own, in memory, and what is in the log goes into tables there.
     let (replayed, tree) = if sealed && !options.read_only && recovered.segments().count() < SEGMENTS_MAX {
         // What was read back, the name of this manifest included, may not be on the device: a new one is.
@@ -208,6 +208,16 @@ fn take_directory(fs: &Arc<dyn Fs>, dir: &Path, options: &Options) -> Result<Box
     if !options.create_if_missing && !holds_database(fs, dir)? {
         return Err(Error::NotADatabase { path: dir.display().to_string().into() });
     }
+    make_directory(&**fs, dir)?;
+    let lock = fs.lock(&dir.join(FileName::Lock.to_string()), LockKind::Exclusive);
+    lock.map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => Error::locked(dir),
+        _ => error.into(),
+    })
+}
+
+/// Makes a directory, and those above it, where they are missing. On return they are durable.
+pub(crate) fn make_directory(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
     let mut missing = Vec::new();
     for ancestor in dir.ancestors().filter(|path| !path.as_os_str().is_empty()) {
         if fs.metadata(ancestor)?.is_some() {
@@ -217,13 +227,8 @@ fn take_directory(fs: &Arc<dyn Fs>, dir: &Path, options: &Options) -> Result<Box
     }
     if !missing.is_empty() {
         fs.create_dir(dir)?;
-        missing.into_iter().try_for_each(|created| fs.sync_dir(parent(created)))?;
     }
-    let lock = fs.lock(&dir.join(FileName::Lock.to_string()), LockKind::Exclusive);
-    lock.map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock => Error::locked(dir),
-        _ => error.into(),
-    })
+    missing.into_iter().try_for_each(|created| fs.sync_dir(parent(created)))
 }
 
 /// Whether there is a database, whole or not. Errors: as [`pebble_manifest::recover`], where it has lost its `CURRENT`.

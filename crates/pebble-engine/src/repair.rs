@@ -13,6 +13,7 @@ use pebble_vfs::{Fs, OverlayFs};
 
 use crate::damage::Damage;
 use crate::error::{Error, Result};
+use crate::open::make_directory;
 use crate::options::{Components, Options};
 use crate::read_only::share;
 use crate::rebuild::{Target, rebuild};
@@ -123,8 +124,7 @@ pub fn repair(
         ..RepairReport::default()
     };
     if !options.dry_run {
-        fs.create_dir(to)?;
-        fs.sync_dir(to.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+        make_directory(&**fs, to)?;
         let target = Target { fs: Arc::clone(fs), dir: to, in_place: false };
         let built = rebuild(&survey, &target, &Options::default(), options.older_versions)?;
         (report.tables_kept, report.tables_written) = (built.kept.len() as u64, built.written);

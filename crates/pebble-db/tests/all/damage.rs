@@ -10,6 +10,7 @@ use pebble_db::{Db, Error, LogIo, ReadMode, Recovery, WriteBatch, WriteOptions};
 use pebble_vfs::{Fs, SimFs};
 
 use crate::campaign;
+use crate::salvage::disk_of;
 use crate::support::{
     Config, LOG_MODES, State, bytes, check_reads, dir, dump, kind, read_file, scan, write_file,
 };
@@ -562,4 +563,29 @@ fn by_choice(config: &Config, damaged: &SimFs, prefix: &dyn Fn(&Db, u64)) {
     let db = config.sim(damaged.clone()).open().unwrap();
     prefix(&db, 0);
     assert_eq!(db.iter().unwrap().count(), count);
+}
+
+/// What was written behind the seal of a clean close is torn, but for its end: it was no clean close that dropped it.
+#[test]
+fn what_is_dropped_behind_a_seal_is_told() {
+    for log_io in LOG_MODES {
+        let config = Config::tiny(log_io);
+        let fs = SimFs::new(1);
+        let open = || config.sim(fs.clone()).open().unwrap();
+        let db = open();
+        db.put("kept", "1").unwrap();
+        db.close().unwrap();
+        let db = open();
+        assert!(db.recovery().clean);
+        ["torn", "whole"].iter().for_each(|value| db.put("more", value).unwrap());
+        let mut files = dump(&fs.kill());
+        let at = |bytes: &[u8]| bytes.windows(4).position(|bytes| bytes == b"torn");
+        let (bytes, at) = files.values_mut().find_map(|bytes| at(bytes).map(|at| (bytes, at))).unwrap();
+        bytes[at] ^= 1;
+
+        let db = config.sim(disk_of(&files)).open().unwrap();
+        let told = db.recovery();
+        assert!(!told.clean && told.dropped_bytes > 0, "{told:?}");
+        assert_eq!(db.iter().unwrap().count(), 1);
+    }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use pebble_db::{Db, Error, Fate, LogIo, Recovery, RepairOptions, RepairReport, repair_with};
+use pebble_vfs::sim::CrashImage;
 use pebble_vfs::{Fs, Open, SimFs};
 
 use crate::campaign;
@@ -203,4 +204,22 @@ fn a_crash_in_a_repair_leaves_a_whole_database_or_none() {
     }
     println!("repair: {images} images of a repair that crashed");
     campaign::count(&["I7", "killed", "power-lost"], "images", images);
+}
+
+/// Also where the directory above its own is new.
+#[test]
+fn a_repaired_database_is_durable_with_the_way_to_it() {
+    let (_, fixture) = &fixtures()[0];
+    let fs = damaged(fixture);
+    make_durable(&fs);
+    let to = Path::new("/new/and/whole");
+    let options = RepairOptions::default();
+    repair_with(dir(), to, options, &components(&fs), |_| ControlFlow::Continue(())).unwrap();
+    let after = fs.crash_with(CrashImage::NothingUnsynced);
+    let open = |fs: &SimFs| {
+        let builder = fixture.config.apply(Db::builder(to)).create_if_missing(false).sync_interval(None);
+        builder.components(components(fs)).open()
+    };
+    assert_eq!(scan(&open(&after).unwrap()).unwrap(), scan(&open(&fs).unwrap()).unwrap());
+    campaign::count(&["power-lost"], "images", 1);
 }
