@@ -26,7 +26,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::block::Block;
 use crate::codec;
-use crate::meta::Meta;
+use crate::meta::{BlockPlace, Meta};
 use crate::options::TableReadOptions;
 use crate::source::{Source, usize_of};
 use crate::table::Table;
@@ -57,24 +57,42 @@ impl Table {
 /// A keyspace and a user key.
 pub(crate) type Key = (KeyspaceId, Box<[u8]>);
 
+/// The longest block whose keys are looked for if it is damaged. A longer one holds one record alone, and each way to put
+/// it right would be a pass over all of it.
+const NAMED_MAX: usize = 1 << 20;
+
 /// The keys of a damaged block, if one wrong byte explains the damage: those of every way to put it right. What it held
-/// is not believed for that, but which keys it held is known.
+/// is not believed for that, but which keys it held is known. `None` if it is not, and always of a long block or of one
+/// with values for other tables.
 pub(crate) fn keys_of(table: &Table, number: u32) -> Option<Vec<Key>> {
+    if table.info().holds_values || table.meta().block(number).ok()?.raw_len > NAMED_MAX {
+        return None;
+    }
     let (place, stored) = table.stored_block(number).ok()?;
-    let ways = one_byte_off(&stored, stored.len(), place.crc, crc32c(0, &stored));
-    let keys_in = |bytes: Vec<u8>| -> Option<Vec<Key>> {
-        let bytes = bytes.get(..place.stored_len)?;
-        let raw = match place.codec {
-            Codec::None => bytes.to_vec(),
-            packed => codec::expand(packed, bytes, place.raw_len, table.meta().dictionary.as_ref()).ok()?,
-        };
-        let block = Block::open(Pinned::copy(&raw), place.count).ok()?;
-        block.verify().ok()?;
-        let key = |slot| block.record(slot).ok().map(|record| (record.keyspace(), record.key().into()));
-        (0..block.count()).map(key).collect()
+    let mut bytes = stored.to_vec();
+    let mut found = Vec::new();
+    for error in single_byte_errors(bytes.len(), place.crc, crc32c(0, &bytes)) {
+        *bytes.get_mut(error.at)? ^= error.delta;
+        found.extend(keys_in(table, &place, &bytes).unwrap_or_default());
+        *bytes.get_mut(error.at)? ^= error.delta;
+    }
+    (!found.is_empty()).then_some(found)
+}
+
+/// The keys of a block, if these are its stored bytes.
+fn keys_in(table: &Table, place: &BlockPlace, padded: &[u8]) -> Option<Vec<Key>> {
+    let stored = padded.get(..place.stored_len)?;
+    let raw = match place.codec {
+        Codec::None => Pinned::copy(stored),
+        packed => {
+            let raw = codec::expand(packed, stored, place.raw_len, table.meta().dictionary.as_ref()).ok()?;
+            Pinned::new(Arc::new(raw), |raw| raw)
+        }
     };
-    let found: Vec<_> = ways.into_iter().filter_map(keys_in).collect();
-    (!found.is_empty()).then(|| found.concat())
+    let block = Block::open(raw, place.count).ok()?;
+    block.verify().ok()?;
+    let key = |slot| block.record(slot).ok().map(|record| (record.keyspace(), record.key().into()));
+    (0..block.count()).map(key).collect()
 }
 
 /// The metadata, put right in memory.

@@ -7,14 +7,15 @@ use std::cmp::Reverse;
 use std::mem::offset_of;
 
 use pebble_cursor::Cursor;
+use pebble_format::KeyspaceId;
 use pebble_format::checksum::crc32c;
 use pebble_format::table::{
     BlockEntry, Codec, KeyBound, RegionId, TABLE_FOOTER_LEN, TableFooter, TableProperties, block_tail_len,
 };
-use pebble_sstable::{Compression, PointIndex};
+use pebble_sstable::{Compression, PointIndex, TableOptions};
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::model::{COMPRESSIONS, INDEXES, Said, Seeded, Source, fixture, get, open, small, write};
+use crate::model::{COMPRESSIONS, INDEXES, Model, Said, Seeded, Source, fixture, get, open, small, write};
 
 thread_local! {
     static LIVE: Cell<usize> = const { Cell::new(0) };
@@ -109,12 +110,35 @@ fn exercise(bytes: &[u8], source: Source) {
     assert!(table.blocks().count() <= steps);
 }
 
-pub fn bounded(bytes: &[u8], source: Source) {
-    PEAK.with(|peak| peak.set(LIVE.with(Cell::get)));
+/// What `work` gives, and the most bytes that were held meanwhile beside those before.
+fn peak_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let before = LIVE.with(Cell::get);
-    exercise(bytes, source);
-    let peak = PEAK.with(Cell::get) - before;
+    PEAK.with(|peak| peak.set(before));
+    let done = work();
+    (done, PEAK.with(Cell::get) - before)
+}
+
+pub fn bounded(bytes: &[u8], source: Source) {
+    let ((), peak) = peak_of(|| exercise(bytes, source));
     assert!(peak <= 16 * bytes.len() + (1 << 20), "{peak} bytes for a file of {}", bytes.len());
+}
+
+/// A long value of which a byte is wrong, and every way to explain that: by chance there are several.
+#[test]
+fn what_is_left_of_a_long_damaged_block_takes_no_more_memory_than_the_block() {
+    const LEN: usize = 24 << 20;
+    for holds_values in [false, true] {
+        let index = if holds_values { PointIndex::None } else { PointIndex::Location };
+        let options = TableOptions { holds_values, ..small(index, Compression::None) };
+        let model = Model::from([((1, b"long".to_vec(), Reverse(1)), Said::Put(vec![7; LEN]))]);
+        let (mut bytes, _) = write(&model, &options);
+        bytes[LEN / 2] ^= 4;
+        let table = open(&bytes, Source::File).unwrap();
+        let (remains, peak) = peak_of(|| table.remains(&mut |_| {}));
+        assert_eq!(remains.lost().len(), 1);
+        assert!(remains.may_have_lost(KeyspaceId(1), b"long"));
+        assert!(peak < LEN + (1 << 20), "{peak} bytes for a block of {LEN}");
+    }
 }
 
 #[test]
