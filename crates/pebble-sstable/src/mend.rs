@@ -4,7 +4,7 @@
 //!   footer ✗ ─► one byte by its checksum ─┐
 //!   region ✗ ─► one byte by its checksum ─┼─► all the checks of an open, over the mended bytes, in memory
 //!   zeros  ✗ ─► zeros                     │
-//!   point index ✗, beyond that ─► none ───┘
+//!   point index ✗ ─► none ────────────────┘
 //! ```
 //!
 //! What was mended is believed only if everything agrees again: the other checksums, and every number that is written
@@ -32,8 +32,8 @@ use crate::source::{Source, usize_of};
 use crate::table::Table;
 
 impl Table {
-    /// As [`Table::open_file`], also where a byte of the metadata is wrong, or all of the point index. Says what the
-    /// damage was.
+    /// As [`Table::open_file`], also where a byte of the metadata is wrong, and any of the point index, which is then
+    /// done without. Says what the damage was.
     ///
     /// Errors: as [`Table::open_file`], where no mending leads to a table.
     pub fn open_mended(
@@ -57,8 +57,8 @@ impl Table {
 /// A keyspace and a user key.
 pub(crate) type Key = (KeyspaceId, Box<[u8]>);
 
-/// The longest block whose keys are looked for if it is damaged. A longer one holds one record alone, and each way to put
-/// it right would be a pass over all of it.
+/// The longest block whose keys are looked for if it is damaged. A longer one holds one record alone, and each way to
+/// put it right would be a pass over all of it.
 const NAMED_MAX: usize = 1 << 20;
 
 /// The keys of a damaged block, if one wrong byte explains the damage: those of every way to put it right. What it held
@@ -142,7 +142,8 @@ fn one_byte_off(bytes: &[u8], covered: usize, expected: u32, got: u32) -> Vec<Ve
     errors.iter().filter_map(mend).collect()
 }
 
-/// The bytes of every region, each right by its checksum. A point index beyond mending comes as none.
+/// The bytes of every region, each right by its checksum. A damaged point index comes as none: nothing else says what
+/// was in it, it is long enough for a wrong byte to explain damage of several by chance, and it is not needed.
 fn regions(footer: &TableFooter, rest: &[u8]) -> Option<[Option<Vec<u8>>; REGION_COUNT]> {
     let mut parts = [const { None }; REGION_COUNT];
     for (number, (region, part)) in footer.regions.iter().zip(&mut parts).enumerate() {
@@ -151,14 +152,13 @@ fn regions(footer: &TableFooter, rest: &[u8]) -> Option<[Option<Vec<u8>>; REGION
         let (expected, got) = (region.crc.get(), crc32c(0, bytes));
         *part = if expected == got {
             Some(bytes.to_vec())
+        } else if number == RegionId::PointIndex as usize {
+            None
         } else {
             // Two ways to mend one region are one too many: nothing says which.
             let mut ways = one_byte_off(bytes, bytes.len(), expected, got);
-            (ways.len() == 1).then(|| ways.remove(0))
+            Some((ways.len() == 1).then(|| ways.remove(0))?)
         };
-        if part.is_none() && number != RegionId::PointIndex as usize {
-            return None;
-        }
     }
     Some(parts)
 }
