@@ -110,8 +110,7 @@ impl Table {
     /// count as read ([`Table::blocks_read`]). Cost: its checksum each time.
     pub fn referred_once(&self, reference: &Reference, key: InternalKey<'_>) -> Result<PinnedRecord> {
         let number = self.block_from(reference.offset())?;
-        let (place, stored) = self.stored_block(number)?;
-        let block = self.expand_block(stored, number, &place)?;
+        let block = self.recheck_block(number)?;
         self.check_referred(block.pinned(0), reference, key)
     }
 

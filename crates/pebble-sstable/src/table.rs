@@ -314,19 +314,11 @@ impl Table {
         if let Some(found) = self.cache.as_ref().and_then(|(cache, table)| cache.get(*table, number)) {
             return Ok(found);
         }
-        let block = self.load_block(number, place)?;
+        let block = self.expand_block(self.stored_at(place)?, number, place)?;
+        self.blocks_verified.set(usize_of(number.into()));
         if let Some((cache, table)) = &self.cache {
             cache.insert(*table, number, &block);
         }
-        Ok(block)
-    }
-
-    /// Reads, checks and expands a block, whatever the cache holds.
-    fn load_block(&self, number: u32, place: &BlockPlace) -> Result<Block> {
-        let padded =
-            self.source.read(place.offset, place.padded_len).map_err(|error| named(error, &self.name))?;
-        let block = self.expand_block(padded, number, place)?;
-        self.blocks_verified.set(usize_of(number.into()));
         Ok(block)
     }
 
@@ -344,17 +336,23 @@ impl Table {
         self.verify_block(bytes, &padded, number, place)
     }
 
+    /// The bytes of a block as they are stored, with the zeros behind them, unchecked.
+    fn stored_at(&self, place: &BlockPlace) -> Result<Pinned> {
+        self.source.read(place.offset, place.padded_len).map_err(|error| named(error, &self.name))
+    }
+
     /// A block as it is stored, with the zeros behind it, unchecked.
     pub(crate) fn stored_block(&self, number: u32) -> Result<(BlockPlace, Pinned)> {
         let place = self.meta.block(number).map_err(|corruption| self.corrupt(corruption))?;
-        let stored = self.source.read(place.offset, place.padded_len)?;
+        let stored = self.stored_at(&place)?;
         Ok((place, stored))
     }
 
-    /// Reads and checks a block as if nobody had before.
+    /// Reads and checks a block as if nobody had before, whatever the cache holds. That does not count as reading
+    /// ([`Table::blocks_read`]).
     pub(crate) fn recheck_block(&self, number: u32) -> Result<Block> {
-        let place = self.meta.block(number).map_err(|corruption| self.corrupt(corruption))?;
-        self.load_block(number, &place)
+        let (place, stored) = self.stored_block(number)?;
+        self.expand_block(stored, number, &place)
     }
 
     #[cold]
@@ -465,8 +463,9 @@ impl Table {
             + self.meta.dictionary.as_ref().map_or(0, Dictionary::memory)
     }
 
-    /// Blocks that were read since it was opened, other than by a [`StreamedRun`](crate::StreamedRun), of how many: a
-    /// measure of how much readers want it.
+    /// Blocks that were read since it was opened, of how many: a measure of how much readers want it. Those who walk
+    /// all of it for its own sake do not count: [`StreamedRun`](crate::StreamedRun), [`Table::verify`],
+    /// [`Table::remains`], [`Table::each_once`].
     pub fn blocks_read(&self) -> (u64, u64) {
         (self.blocks_verified.count(), self.meta.info.blocks.into())
     }

@@ -67,6 +67,20 @@ impl Table {
         Ok(walk.report)
     }
 
+    /// Hands every record to `visit`, in order, until that fails. Each block is read and checked past any cache, as by
+    /// [`Table::verify`], and does not count as read ([`Table::blocks_read`]).
+    ///
+    /// Errors: those of `visit`; `Corruption` of a block; `Io`.
+    pub fn each_once(&self, visit: &mut dyn FnMut(RecordRef<'_>) -> Result<()>) -> Result<()> {
+        for number in 0..self.info().blocks {
+            let block = self.recheck_block(number)?;
+            for slot in 0..block.count() {
+                visit(block.record(slot).map_err(|found| self.in_block(number, found))?)?;
+            }
+        }
+        Ok(())
+    }
+
     fn walk_block(&self, walk: &mut Walk<'_>, number: u32, block: &Block) -> Result<()> {
         let offset = self.meta().block(number).map_or(0, |place| place.offset);
         let mut start = offset;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pebble_cursor::{Concat, Cursor};
-use pebble_format::Error;
+use pebble_format::{Error, RecordRef};
 use pebble_sstable::{FileSink, PointIndex, StreamedRun, Table, TableOptions, TableReadOptions};
 use pebble_vfs::{DIRECT_ALIGN, File, Fs, NoHelpers, Open, OsFs, SimFs};
 
@@ -71,9 +71,9 @@ fn a_stream_gives_the_same_records_and_blocks() {
     }
 }
 
-/// What is read for a merge is nobody's interest in the table.
+/// What is read for a merge, or to be checked, is nobody's interest in the table.
 #[test]
-fn a_stream_does_not_count_as_reading() {
+fn a_walk_for_the_tables_own_sake_does_not_count_as_reading() {
     let options = small(PointIndex::Location, COMPRESSIONS[0]);
     let file = file_with(&SimFs::new(1), "/000007.sst".as_ref(), &write(&fixture(), &options).0, false);
     let table = Table::open_file(Arc::clone(&file), "000007.sst", TableReadOptions::default()).unwrap();
@@ -81,6 +81,15 @@ fn a_stream_does_not_count_as_reading() {
     let tables: Arc<[_]> = Arc::new([Arc::clone(&table)]);
     walk(&mut Concat::new(StreamedRun::new(tables, &open, Arc::new(NoHelpers)))).unwrap();
     assert_eq!(table.blocks_read().0, 0);
+    let mut records = 0;
+    table.verify().unwrap();
+    assert!(table.remains(&mut |_| {}).lost().is_empty());
+    let mut count = |_: RecordRef<'_>| {
+        records += 1;
+        Ok(())
+    };
+    table.each_once(&mut count).unwrap();
+    assert_eq!((records, table.blocks_read().0), (table.info().count, 0));
     walk(&mut table.cursor()).unwrap();
     let (read, of) = table.blocks_read();
     assert!(read > 1 && read == of);
