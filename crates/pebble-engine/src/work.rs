@@ -288,13 +288,14 @@ impl Core {
 
     /// Carries out what is due, else waits for a rest and uses it. When even a rest has no more use, waits for a
     /// change of the tree or for writes.
-    fn merge_or_rest(&self) -> Result<bool> {
-        match self.warm_what_is_read() {
-            Ok(true) => return Ok(true),
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "a table that is read is not brought into memory"),
-        }
-        if self.merge_in_background(false)?.is_done() {
+    pub(crate) fn merge_or_rest(&self) -> Result<bool> {
+        let merged = self.merge_in_background(false);
+        // One table between two merges: neither waits for all of the others.
+        let warmed = self.warm_what_is_read().unwrap_or_else(|error| {
+            tracing::warn!(%error, "a table that is read is not brought into memory");
+            false
+        });
+        if merged?.is_done() || warmed {
             return Ok(true);
         }
         let written = self.visible.get();

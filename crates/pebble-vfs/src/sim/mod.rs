@@ -56,6 +56,7 @@ struct Disk {
     seed: u64,
     tree: Mutex<Tree>,
     capacity: AtomicU64,
+    spare_memory: AtomicU64,
     events: AtomicU64,
     hook: Mutex<Option<Hook>>,
     /// The thread that is inside the hook, and for which call.
@@ -79,6 +80,7 @@ impl SimFs {
             seed,
             tree: Mutex::new(tree),
             capacity: AtomicU64::new(capacity),
+            spare_memory: AtomicU64::new(0),
             events: AtomicU64::new(0),
             hook: Mutex::new(None),
             announced: Mutex::new(None),
@@ -117,6 +119,11 @@ impl SimFs {
     /// bound. Bytes of a removed file are free once its last handle and map are gone.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.disk.capacity.store(bytes.unwrap_or(UNBOUNDED), Relaxed);
+    }
+
+    /// What [`Fs::spare_memory`] says; 0 at first, and on each new disk.
+    pub fn set_spare_memory(&self, bytes: u64) {
+        self.disk.spare_memory.store(bytes, Relaxed);
     }
 
     /// How many state-changing calls were made: create, write, allocate, truncate, sync, rename, remove,
@@ -273,6 +280,10 @@ impl Fs for SimFs {
         .context("lock", path)?;
         self.tree().lock(inode.id, kind).context("lock", path)?;
         Ok(Box::new(SimLock { fs: self.clone(), inode: inode.id }))
+    }
+
+    fn spare_memory(&self) -> u64 {
+        self.disk.spare_memory.load(Relaxed)
     }
 
     fn free_space(&self, dir: &Path) -> io::Result<u64> {
