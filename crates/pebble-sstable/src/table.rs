@@ -305,9 +305,7 @@ impl Table {
         if self.blocks_verified.get(usize_of(number.into())) {
             return Block::open(bytes, place.count).map_err(|found| self.in_block(number, found));
         }
-        let block = self.verify_block(bytes.clone(), &bytes, number, place)?;
-        self.note_verified(number, place);
-        Ok(block)
+        self.verify_in_place(bytes, number, place)
     }
 
     fn block_in_memory(&self, number: u32, place: &BlockPlace) -> Result<Block> {
@@ -324,16 +322,16 @@ impl Table {
 
     /// Checks and expands a block, given its bytes and the zeros behind them.
     pub(crate) fn expand_block(&self, padded: Pinned, number: u32, place: &BlockPlace) -> Result<Block> {
-        let stored = padded.get(..place.stored_len).unwrap_or_default();
+        self.check_crc(&padded, place)?;
         let bytes = if place.codec == Codec::None {
-            padded.slice(0..place.stored_len)
+            padded.into_slice(0..place.stored_len)
         } else {
-            self.check_crc(&padded, place)?;
+            let stored = padded.get(..place.stored_len).unwrap_or_default();
             let raw = codec::expand(place.codec, stored, place.raw_len, self.meta.dictionary.as_ref())
                 .map_err(|found| self.in_block(number, found))?;
             Pinned::new(Arc::new(raw), |raw| raw)
         };
-        self.verify_block(bytes, &padded, number, place)
+        self.verify_block(bytes, number, place)
     }
 
     /// The bytes of a block as they are stored, with the zeros behind them, unchecked.

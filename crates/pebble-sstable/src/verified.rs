@@ -18,17 +18,18 @@ use crate::source::usize_of;
 use crate::table::{PAGE_SHIFT, Table};
 
 impl Table {
-    /// Checks the checksum of what is stored and the structure of the block. That both were right is for the caller
-    /// to remember.
+    /// Checks a block that lies in place, and remembers that it is whole.
     #[cold]
-    pub(crate) fn verify_block(
-        &self,
-        raw: Pinned,
-        stored: &[u8],
-        number: u32,
-        place: &BlockPlace,
-    ) -> Result<Block> {
-        self.check_crc(stored, place)?;
+    pub(crate) fn verify_in_place(&self, raw: Pinned, number: u32, place: &BlockPlace) -> Result<Block> {
+        self.check_crc(&raw, place)?;
+        let block = self.verify_block(raw, number, place)?;
+        self.note_verified(number, place);
+        Ok(block)
+    }
+
+    /// Checks the structure of a block, whose checksum was found right. That both were is for the caller to remember.
+    #[cold]
+    pub(crate) fn verify_block(&self, raw: Pinned, number: u32, place: &BlockPlace) -> Result<Block> {
         let block = Block::open(raw, place.count)
             .and_then(|block| block.verify().map(|()| block))
             .map_err(|found| self.in_block(number, found))?;
@@ -81,8 +82,7 @@ impl Table {
     /// Remembers that a block in place is whole, and which pages are whole by that: a scan then spares the gets that
     /// follow their first look at each page. Two threads that come from both sides of a page may both leave it to
     /// [`Table::verify_blocks_of_page`].
-    #[cold]
-    pub(crate) fn note_verified(&self, number: u32, place: &BlockPlace) {
+    fn note_verified(&self, number: u32, place: &BlockPlace) {
         self.blocks_verified.set(usize_of(number.into()));
         let is_whole = |number: u32| self.blocks_verified.get(usize_of(number.into()));
         let starts_at = |number: u32| self.meta.block(number).map_or(u64::MAX, |place| place.offset);
