@@ -16,7 +16,11 @@ fn bucket_count(keys: usize) -> usize {
     (keys * 5).div_ceil(BUCKET_SLOTS * 4).max(1)
 }
 
-/// Places every key. `None` when a location does not fit its slot.
+/// How many buckets behind its own a key may lie. Of a million keys that nobody chose for their hashes none comes to a
+/// third of it. With more, somebody makes each key pass over all those before it, here and in every search.
+const MOVED_MAX: usize = 64;
+
+/// Places every key. `None` when a location does not fit its slot, or the hashes crowd in few buckets.
 ///
 /// Cost: about 4 ns a key. How full each bucket is stands in a list of its own, a sixty-fourth of the index and so
 /// always at hand: a bucket is only written to, and nobody waits for its line.
@@ -27,7 +31,7 @@ pub(crate) fn build(hashes: &[u64], locations: &[u32]) -> Option<Vec<Bucket>> {
     for (hash, location) in hashes.iter().zip(locations) {
         let slot = slot(*hash, *location)?;
         let mut at = reduce(*hash, count) as usize;
-        // Ends: there are more slots than keys.
+        let mut moved = 0;
         loop {
             let (bucket, used) = (buckets.get_mut(at)?, filled.get_mut(at)?);
             if let Some(free) = bucket.slots.get_mut(usize::from(*used)) {
@@ -35,6 +39,10 @@ pub(crate) fn build(hashes: &[u64], locations: &[u32]) -> Option<Vec<Bucket>> {
                 *used += 1;
                 break;
             }
+            if moved == MOVED_MAX {
+                return None;
+            }
+            moved += 1;
             at = if at + 1 == count as usize { 0 } else { at + 1 };
         }
     }
@@ -124,6 +132,33 @@ mod tests {
         assert_eq!(Candidates::new(&buckets, 1).count(), 48);
         assert_eq!(Candidates::new(&buckets, 2).count(), 0);
         assert_eq!(Candidates::new(&[], 2).count(), 0);
+    }
+
+    /// Hashes as those of keys are: splitmix64 (Vigna 2015).
+    fn honest(count: u64) -> impl Iterator<Item = u64> {
+        (0..count).map(|n| {
+            let mixed = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            mixed ^ (mixed >> 31)
+        })
+    }
+
+    #[test]
+    fn honest_hashes_lie_near_their_own_bucket_and_a_crowd_gives_no_index() {
+        let hashes: Vec<u64> = honest(1_000_000).collect();
+        let locations: Vec<u32> = (0..1_000_000).collect();
+        let buckets = build(&hashes, &locations).unwrap();
+        let furthest = hashes.iter().zip(&locations).map(|(hash, location)| {
+            let mut candidates = Candidates::new(&buckets, *hash);
+            assert!(candidates.any(|found| found == *location));
+            (candidates.at + buckets.len() - home(&buckets, *hash)) % buckets.len()
+        });
+        let furthest = furthest.max().unwrap();
+        assert!(furthest < MOVED_MAX / 3, "{furthest}");
+
+        let crowd: Vec<u64> = honest(100_000).map(|hash| hash & 0xffff_ffff).collect();
+        assert!(build(&crowd, &locations).is_none());
     }
 
     #[test]

@@ -23,8 +23,8 @@ const BLOCK_LEN_MIN: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PointIndex {
     /// Where every key's newest record lies: about 5 B a key, and a get is two dependent cache misses. A
-    /// table that is too large for it (a start beyond 32 MiB, or more than 8,192 blocks when compressing)
-    /// falls back to a bloom filter.
+    /// table that is too large for it (a start beyond 32 MiB, or more than 8,192 blocks when compressing), or whose
+    /// keys were chosen to have hashes that crowd, falls back to a bloom filter.
     Location,
     /// Whether a key is there: `bits_per_key / 8` B a key; a get that passes it searches the blocks.
     Bloom {

@@ -34,7 +34,7 @@ use crate::referred::{self, Tally, is_sound};
 use crate::source::usize_of;
 use crate::{bloom, codec, index, ranges};
 
-/// Bits per key of the filter that takes the place of a point index which the table has outgrown.
+/// Bits per key of the filter that takes the place of a point index that [`index::build`] gives up.
 const FALLBACK_BITS: u8 = 10;
 
 /// So many blocks make up for one that is closed nearly empty, so that a whole one can be handed on behind it. Without

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::ops::Bound;
 
+use pebble_format::hash::key_hash;
 use pebble_format::{Error, KeyspaceId, RecordRef, Seqno};
 use pebble_sstable::{Compression, PointIndex, Table, TableOptions, TableReadOptions, TableWriter};
 use proptest::collection::{btree_map, vec};
@@ -191,6 +192,24 @@ fn a_table_beyond_the_reach_of_its_index_falls_back_to_a_filter() {
     assert_eq!(table.index_kind(), pebble_format::table::IndexKind::Bloom);
     assert_eq!(get(&table, 0, &[4], 9).unwrap().unwrap().3, Said::Put(value));
     assert_eq!(get(&table, 0, &[5], 9).unwrap(), None);
+}
+
+/// Keys that somebody chose, so that each would have to pass over all those before it.
+#[test]
+fn keys_whose_hashes_crowd_get_a_filter() {
+    let keys = (0..32_000_u32).map(u32::to_be_bytes);
+    let crowd = keys.filter(|key| key_hash(KeyspaceId(1), key) >> 60 == 0);
+    let model: Model = crowd.map(|key| ((1, key.to_vec(), Reverse(1)), Said::Put(key.to_vec()))).collect();
+    assert!(model.len() > 1_900);
+    for compression in COMPRESSIONS {
+        let table = open(&write(&model, &small(PointIndex::Location, compression)).0, SOURCES[0]).unwrap();
+        assert_eq!(table.index_kind(), pebble_format::table::IndexKind::Bloom);
+        table.verify().unwrap();
+        for (_, key, _) in model.keys() {
+            assert_eq!(get(&table, 1, key, 9).unwrap(), newest_at(&model, 1, key, 9));
+            assert_eq!(get(&table, 2, key, 9).unwrap(), None);
+        }
+    }
 }
 
 #[test]
