@@ -74,7 +74,7 @@ fn lookups_beside_evictions() {
         alone.insert(7, 0, &block(1));
         let there = (0..4).filter(|number| cache.get(7, *number).is_some()).count();
         assert_eq!(cache.used(), there * alone.used(), "each block is kept and counted once");
-        cache.forget(7);
+        cache.forget(7, 0..4);
         assert_eq!(cache.used(), 0, "every byte that was counted is given back once");
     });
 }
@@ -98,10 +98,10 @@ fn a_table_forgotten_beside_another() {
                 }
             })
         };
-        cache.forget(gone);
+        cache.forget(gone, 0..1);
         assert!(cache.get(gone, 0).is_none());
         reader.join().unwrap();
-        cache.forget(kept);
+        cache.forget(kept, 0..2);
         assert_eq!(cache.used(), 0);
     });
 }

@@ -50,6 +50,16 @@ impl Bits {
         self.0.iter().map(|word| u64::from(word.load(Ordering::Relaxed).count_ones())).sum()
     }
 
+    /// The places of those that are 1, ascending.
+    pub(crate) fn ones(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().enumerate().flat_map(|(index, word)| {
+            let word = word.load(Ordering::Relaxed);
+            let bits = std::iter::successors(Some(word), |left| Some(left & left.wrapping_sub(1)));
+            let bits = bits.take_while(|left| *left != 0);
+            bits.map(move |left| index * 64 + left.trailing_zeros() as usize)
+        })
+    }
+
     /// Bytes of memory.
     pub(crate) fn memory(&self) -> usize {
         size_of_val(&*self.0)
@@ -99,4 +109,18 @@ fn short_read(error: std::io::Error, offset: u64, len: usize) -> Error {
 #[inline]
 pub(crate) fn usize_of(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bits_that_are_set_are_told() {
+        let bits = Bits::new(200);
+        let set = [0, 1, 63, 64, 130, 191];
+        set.iter().for_each(|at| bits.set(*at));
+        assert_eq!(bits.ones().collect::<Vec<_>>(), set);
+        assert_eq!((bits.count(), bits.get(130), bits.get(131)), (6, true, false));
+    }
 }

@@ -507,8 +507,11 @@ impl Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        if let Some((cache, number)) = &self.cache {
-            cache.forget(*number);
+        let in_place =
+            matches!(self.source, Source::Place(_)) && self.meta.footer.flags.get() & FLAG_COMPRESSED == 0;
+        if let Some((cache, table)) = self.cache.as_ref().filter(|_| !in_place) {
+            // What the cache holds was read.
+            cache.forget(*table, self.blocks_verified.ones().filter_map(|number| u32::try_from(number).ok()));
         }
     }
 }
