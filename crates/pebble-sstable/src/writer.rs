@@ -52,7 +52,7 @@ pub struct TableWriter<W> {
     sums: Sums,
     /// The block that is open; it will follow the data.
     block: BlockBuilder,
-    /// The last key, if its block is closed: it came with a whole one, or [`TableWriter::end_block`] was called.
+    /// The last key, if its block is closed: it came with a whole one, or one was to begin behind it.
     handed_on: Option<OwnedKey>,
     /// Blocks written since a nearly empty one was closed for a whole one.
     since_short: u32,
@@ -200,9 +200,7 @@ impl<W: Write> TableWriter<W> {
             return Err(self.out_of_order());
         }
         let open = self.open_block_len();
-        self.close_block()?;
-        let settled = self.settle();
-        self.fail_after(settled)?;
+        self.end_open_block()?;
         if (1..self.options.block_len / 2).contains(&open) {
             self.since_short = 0;
         }
@@ -311,11 +309,16 @@ impl<W: Write> TableWriter<W> {
 
     /// Ends the open block, and says where the next one begins in the file. Errors: `Io` from the output.
     pub fn end_block(&mut self) -> Result<u64> {
+        self.end_open_block()?;
+        Ok(self.data.len)
+    }
+
+    /// Closes the open block, whose last key is remembered, and writes all that waits.
+    fn end_open_block(&mut self) -> Result<()> {
         self.handed_on = self.last_key().map(OwnedKey::new);
         self.close_block()?;
         let settled = self.settle();
-        self.fail_after(settled)?;
-        Ok(self.data.len)
+        self.fail_after(settled)
     }
 
     /// The table's number.

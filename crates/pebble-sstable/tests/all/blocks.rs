@@ -243,6 +243,11 @@ fn what_is_not_as_it_should_be_is_refused_and_changes_nothing() {
     assert!(writer.add_block(&cut_short).unwrap_err().is_corruption());
     assert!(writer.add_block(&WholeBlock { count: block.count - 1, ..block }).is_err());
     assert_eq!(writer.count(), 1);
+    // The key before it is the last one still, although its block was closed.
+    assert_eq!(writer.last_key().unwrap().user_key, [0; 4]);
+    let before =
+        [writer.put(KeyspaceId(0), b"z", Seqno(1), b""), writer.put(KeyspaceId(1), &[0; 4], Seqno(9), b"")];
+    assert!(before.into_iter().all(|found| matches!(found, Err(Error::InvalidArgument(_)))));
     writer.add_block(&block).unwrap();
     assert_eq!(writer.count(), 1 + u64::from(block.count));
     let again =
