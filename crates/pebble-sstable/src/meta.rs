@@ -364,7 +364,8 @@ impl Meta {
         let heads = self.seek_index();
         let first = self.info.first.as_ref();
         let expected = self.prefix.head(first.keyspace, first.user_key);
-        same("first head", at, expected, heads.first().map_or(0, |head| head.get()))?;
+        let is_it = heads.first().is_some_and(|head| head.get() == expected);
+        same("first head", at, 1, u64::from(is_it))?;
         match heads.windows(2).position(|pair| matches!(pair, [a, b] if a.get() > b.get())) {
             Some(place) => corrupt("order of the seek index", at, 0, place as u64),
             None => Ok(()),

@@ -37,7 +37,7 @@ impl Table {
         let head = self.meta.prefix.head(first.keyspace(), first.key());
         let expected = self.meta.seek_index().get(usize_of(number.into())).map_or(0, |found| found.get());
         if head != expected {
-            return Err(self.in_block(number, Corruption::new("first head of a block", 0, expected, head)));
+            return Err(self.in_block(number, Corruption::new("first head of a block", 0, 1, 0)));
         }
         Ok(block)
     }

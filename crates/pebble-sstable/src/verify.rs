@@ -170,7 +170,7 @@ impl Table {
         if found {
             return Ok(());
         }
-        Err(self.corrupt(Corruption::new("point index misses a key", start, hash, 0)))
+        Err(self.corrupt(Corruption::new("point index misses a key", start, 1, 0)))
     }
 
     fn check_sums(&self, walk: &Walk<'_>) -> Result<()> {

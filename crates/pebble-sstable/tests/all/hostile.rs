@@ -9,6 +9,7 @@ use std::mem::offset_of;
 use pebble_cursor::Cursor;
 use pebble_format::KeyspaceId;
 use pebble_format::checksum::crc32c;
+use pebble_format::hash::key_hash;
 use pebble_format::table::{
     BlockEntry, Codec, KeyBound, RegionId, TABLE_FOOTER_LEN, TableFooter, TableProperties, block_tail_len,
 };
@@ -265,6 +266,42 @@ fn verify_finds_what_an_open_cannot_know() {
             let table = open(&bytes, source).unwrap();
             let error = table.verify().unwrap_err().to_string();
             assert!(error.contains(what), "{error}, not {what}");
+        }
+    }
+}
+
+/// Not as numbers either: a head is the first bytes of a key, and a hash tells a guess from another.
+#[test]
+fn keys_stand_in_no_error() {
+    let keys = [b"secret one", b"secret two", b"wealthy 03", b"wisdom 004"];
+    let model = keys.iter().map(|key| ((1, key.to_vec(), Reverse(1)), Said::Put(vec![7; 60]))).collect();
+    let (good, info) = write(&model, &small(PointIndex::Location, Compression::None));
+    assert_eq!(info.blocks, 2);
+    let at = good.len() - TABLE_FOOTER_LEN;
+    let footer = TableFooter::read_from_bytes(&good[at..]).unwrap();
+    let start = |id: RegionId| footer.region(id).offset.get() as usize;
+    let buckets = start(RegionId::PointIndex)..start(RegionId::Directory);
+    let used = buckets.step_by(4).find(|slot| good[*slot..*slot + 4] != [0; 4]).unwrap();
+    let forgeries = [
+        ("head of a record", info.data_len as usize - block_tail_len(2)),
+        ("first head", start(RegionId::SeekIndex)),
+        ("first head of a block", start(RegionId::SeekIndex) + 8),
+        ("point index misses a key", used),
+    ];
+    for (what, place) in forgeries {
+        let mut bytes = good.clone();
+        bytes[place] ^= 8;
+        repair(&mut bytes);
+        let found = open(&bytes, Source::Bytes).and_then(|table| table.verify());
+        let error = found.unwrap_err().to_string();
+        assert!(error.contains(what), "{error}, not {what}");
+        for key in keys {
+            let hash = key_hash(KeyspaceId(1), key);
+            let heads = key.windows(4).map(|part| u32::from_be_bytes(part.try_into().unwrap()));
+            let numbers = heads.map(u64::from).chain([hash, hash >> 32, hash & 0xffff_ffff]);
+            for number in numbers {
+                assert!(!error.contains(&format!("{number:x}")), "{error} tells of a key");
+            }
         }
     }
 }
