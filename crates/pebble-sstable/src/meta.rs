@@ -8,11 +8,11 @@
 //!                                        ─► dictionary: one that zstd takes, and only where a block needs it
 //! ```
 //!
-//! After that a reader may index by block number without asking again, and nothing here has allocated more
-//! than the file is long. What the checks cannot know (whether an index entry points to its own key) is left
-//! to [`Table::verify`](crate::Table::verify); a get compares keys and so never takes the record of another key.
-//! Only an index that was forged together with its checksums can lead it to an older version of the key, or to
-//! bytes within a value that look like a record. Threading: immutable.
+//! After that a reader may index by block number without asking again, and nothing here has allocated more than a small
+//! multiple of the file's length. What the checks cannot know (whether an index entry points to its own key) is left to
+//! [`Table::verify`](crate::Table::verify); a get compares keys and so never takes the record of another key. Only an
+//! index that was forged together with its checksums can lead it to an older version of the key, or to bytes within a
+//! value that look like a record. Threading: immutable.
 
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
@@ -389,15 +389,16 @@ impl Meta {
                 return corrupt("order of the range deletes", here, 0, all.len() as u64);
             }
             previous = key;
+            let count = all.len() as u64 + 1;
+            if count > info.tombstones {
+                return corrupt("number of range deletes", here, info.tombstones, count);
+            }
             all.push(entry.into());
         }
         if all.is_empty() {
             return Ok(());
         }
         let count = u32::try_from(all.len()).unwrap_or(u32::MAX);
-        if u64::from(count) > info.tombstones {
-            return corrupt("number of range deletes", at, info.tombstones, count.into());
-        }
         let ends = all.iter().map(|delete| (delete.keyspace, &*delete.end));
         self.info.reach = ranges::reach(last, ends).map(Box::from);
         self.info.range_deletes = count;

@@ -240,6 +240,12 @@ fn a_region_that_no_writer_makes_is_refused_though_its_checksum_is_right() {
         }
         bounded(&bytes, Source::Bytes);
     }
+    // The first that is too many is told; those behind it are not looked at.
+    let mut bytes = good.clone();
+    set(footer + offset_of!(TableFooter, tombstones), 1)(&mut bytes);
+    repair(&mut bytes);
+    let error = open(&bytes, Source::Bytes).unwrap_err().to_string();
+    assert!(error.contains(&format!("at offset {}: expected 0x1, got 0x2", starts[1])), "{error}");
 }
 
 #[test]
