@@ -3,7 +3,7 @@
 //! ```text
 //!   input    k1 = 16 KiB     k2 = 20 B     k3 ─► #7        #7 is mostly dead: what is left of it is fetched
 //!               │               │            └── fetch ── k3 = 30 KiB
-//!   table    k1 ─► #9:0      k2 = 20 B     k3 ─► #9:1
+//!   table    k1 ─► #9:0      k2 = 20 B     k3 ─► #9:4096
 //!   values   #9  [k1 = 16 KiB] [k3 = 30 KiB]
 //! ```
 //!

@@ -32,7 +32,9 @@ pub const MEMORY_BUDGET_MIN: u64 = 1 << 20;
 /// How tables are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadMode {
-    /// Through a shared map, in place. Fastest; an I/O error under a mapped page is a SIGBUS from the kernel.
+    /// Through a shared map, in place. Fastest; an I/O error under a mapped page is a SIGBUS from the kernel. A block
+    /// is checked when it is first touched: what the device says otherwise when it is asked for the page again, without
+    /// an error, is served unchecked, and a record that is none by then ends a scan.
     #[default]
     Map,
     /// Through positioned reads and a block cache within the memory budget. Safe against SIGBUS, and better when

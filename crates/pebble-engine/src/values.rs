@@ -1,7 +1,7 @@
 //! The tables of values of one tree: how a reference is followed, and which of them are worth getting rid of.
 //!
 //! ```text
-//!   runs     k1 ─► #7:0   k2 = …   k3 ─► #9:1        each table says how much of #7 and #9 its records refer to
+//!   runs     k1 ─► #7:0   k2 = …   k3 ─► #9:4096     each table says how much of #7 and #9 its records refer to
 //!   values   #7  ▓▓░░░░░░   of 64 MiB 16 are alive: merges write them anew, and then it goes
 //!            #9  ▓▓▓▓▓▓▓░   stays as it is
 //! ```

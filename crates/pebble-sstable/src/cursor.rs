@@ -241,7 +241,9 @@ impl Cursor for TableCursor {
     #[inline]
     fn record(&self) -> Option<RecordRef<'_>> {
         let place = self.place.as_ref()?;
-        // The block is verified, so every slot below its count holds a record.
+        // The block is verified, so every slot below its count holds a record. Where a device gives other bytes for a
+        // mapped page than it did then, the scan ends (`docs/contract.md`, not promised): to tell that as damage, each
+        // step would have to parse the record that it comes to.
         place.block.record(place.slot).ok()
     }
 
@@ -257,8 +259,9 @@ impl Cursor for TableCursor {
     }
 
     /// Not lent: a block with versions of one key or with a range delete, for whoever moves records has to decide of
-    /// each; one that is stored compressed in a file that is not in memory, for its stored bytes are gone; and one that
-    /// was compressed with the table's dictionary, which another table does not have.
+    /// each; one that is stored compressed in a file that is not in memory, for its stored bytes are gone, unless the
+    /// cursor is of a [`StreamedRun`](crate::StreamedRun), which keeps them; and one that was compressed with the
+    /// table's dictionary, which another table does not have.
     #[inline]
     fn block(&self) -> Option<WholeBlock<'_>> {
         let place = self.place.as_ref().filter(|place| place.slot == 0)?;

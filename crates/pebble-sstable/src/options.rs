@@ -70,7 +70,7 @@ pub struct TableOptions {
     /// Whether blocks are compressed.
     pub compression: Compression,
     /// Whether it is a table of values, to which records of other tables refer: each record, a put that is no shorter
-    /// than `block_len`, gets a block of its own, whose number is its place among them.
+    /// than `block_len`, gets a block of its own, and references name where in the file that begins.
     pub holds_values: bool,
     /// The table's number, which is in its file name too.
     pub number: u64,

@@ -2,9 +2,11 @@
 //! fetched.
 //!
 //! ```text
-//!   table 12   k3 ─► 9:0   k5 ─► 7:1   k8 ─► 9:1      its list: 7 with so many bytes, 9 with so many
+//!   table 12   k3 ─► 9:0   k5 ─► 7:4096   k8 ─► 9:8192     its list: 7 with so many bytes, 9 with so many
 //!   table 9    [k3 …] [k8 …]      table 7    [k1 …] [k5 …]      k1 is referred to by nobody any more
 //! ```
+//!
+//! A reference is a table's number and where in its file the value's block begins, in units of 4 bytes.
 //!
 //! From the lists of all tables follows what of a table of values is still wanted, without a look at a record.
 //!
