@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 
-use pebble_engine::{Bounds, Result};
+use pebble_engine::{Bounds, Error, KeyspaceId, Result};
 
 use crate::db::Db;
 use crate::iter::Iter;
@@ -13,6 +13,8 @@ use crate::value::Value;
 /// All keyspaces as they were when it was taken. Owned, `'static`, cheap to clone.
 ///
 /// It costs the space of the old versions that only it can see; nothing else is kept for it.
+///
+/// It reads the keyspaces of its own database: every call gives [`Error::InvalidArgument`] for one of another.
 ///
 /// ```
 /// # fn main() -> pebble_db::Result<()> {
@@ -39,7 +41,7 @@ impl Snapshot {
 
     /// The value that `key` had.
     pub fn get(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
-        Ok(self.db.engine().get(keyspace.id(), key.as_ref(), Some(&self.inner))?.map(Value::new))
+        Ok(self.db.engine().get(self.own(keyspace)?, key.as_ref(), Some(&self.inner))?.map(Value::new))
     }
 
     /// Whether `key` had a value.
@@ -63,7 +65,17 @@ impl Snapshot {
     }
 
     fn bounded(&self, keyspace: &Keyspace, bounds: Bounds) -> Result<Iter> {
-        Ok(Iter::new(self.db.engine().iter(keyspace.id(), bounds, Some(&self.inner))?))
+        Ok(Iter::new(self.db.engine().iter(self.own(keyspace)?, bounds, Some(&self.inner))?))
+    }
+
+    /// The number of a keyspace of this database; in another the same number is another keyspace.
+    fn own(&self, keyspace: &Keyspace) -> Result<KeyspaceId> {
+        if !keyspace.db().same_as(&self.db) {
+            return Err(Error::InvalidArgument(
+                "the snapshot is of another database than the keyspace".into(),
+            ));
+        }
+        Ok(keyspace.id())
     }
 }
 

@@ -90,6 +90,23 @@ fn batches_may_be_empty_reused_and_must_be_of_one_database() {
     assert_eq!(other.get("k").unwrap().unwrap(), "5");
 }
 
+/// The same number is another keyspace in another database, or none.
+#[test]
+fn a_snapshot_reads_the_keyspaces_of_its_own_database() {
+    let (db, other) = (tiny(), tiny());
+    let (own, foreign) = (db.keyspace("own").unwrap(), other.keyspace("foreign").unwrap());
+    own.put("k", "1").unwrap();
+    let snapshot = db.snapshot();
+    for foreign in [&foreign, &other.default_keyspace()] {
+        refused(snapshot.get(foreign, "k"));
+        refused(snapshot.contains(foreign, "k"));
+        refused(snapshot.iter(foreign).map(drop));
+        refused(snapshot.range(foreign, "a".."z").map(drop));
+        refused(snapshot.prefix(foreign, "k").map(drop));
+    }
+    assert_eq!(snapshot.get(&db.clone().keyspace("own").unwrap(), "k").unwrap().unwrap(), "1");
+}
+
 #[test]
 fn keyspaces_have_names() {
     let fs = SimFs::new(1);
