@@ -76,7 +76,8 @@ impl Builder {
         self
     }
 
-    /// How often buffered commits are synced in the background: every second; `None` for never.
+    /// How often buffered commits are synced in the background: every second, at least a millisecond apart; `None`
+    /// for never.
     pub fn sync_interval(mut self, interval: Option<Duration>) -> Self {
         self.options.sync_interval = interval;
         self

@@ -26,6 +26,9 @@ const VALUE_TABLE_FACTOR: u64 = 8;
 /// Most threads that may merge.
 const THREADS_MAX: usize = 64;
 
+/// Shortest interval between two syncs in the background: below it a core would do nothing else.
+const SYNC_INTERVAL_MIN: Duration = Duration::from_millis(1);
+
 /// Smallest memory budget: below it memtables would be too small to be worth a file.
 pub const MEMORY_BUDGET_MIN: u64 = 1 << 20;
 
@@ -66,7 +69,8 @@ pub struct Options {
     pub recovery: Recovery,
     /// Whether the database is only read, and nothing at all is written to its directory. False.
     pub read_only: bool,
-    /// How often buffered commits are synced in the background; `None` for never. One second.
+    /// How often buffered commits are synced in the background, a millisecond apart at least; `None` for never. One
+    /// second.
     pub sync_interval: Option<Duration>,
     /// How tables are read. Mapped.
     pub read_mode: ReadMode,
@@ -162,6 +166,11 @@ impl Options {
         }
         if self.values_apart.is_some_and(|from_len| from_len < VALUES_APART_MIN) {
             return Err(Error::invalid(format!("values apart from {VALUES_APART_MIN} bytes on at least")));
+        }
+        if self.sync_interval.is_some_and(|interval| interval < SYNC_INTERVAL_MIN) {
+            return Err(Error::invalid(format!(
+                "sync interval below {SYNC_INTERVAL_MIN:?}; `None` is never"
+            )));
         }
         TableOptions { compression: self.compression, ..self.table_options([0; 16]) }.check()?;
         if !(1..=THREADS_MAX).contains(&self.merge_threads) {

@@ -141,6 +141,8 @@ fn options_that_make_no_sense_create_nothing() {
         config.sim(fs.clone()).block_len(usize::MAX),
         config.sim(fs.clone()).table_len(0),
         config.sim(fs.clone()).merge_threads(0),
+        config.sim(fs.clone()).sync_interval(Some(Duration::ZERO)),
+        config.sim(fs.clone()).sync_interval(Some(Duration::from_micros(999))),
         config.sim(fs.clone()).segment_len(0, 0),
         config.sim(fs.clone()).segment_len(8192, 4096),
         config.sim(fs.clone()).point_index(pebble_db::PointIndex::Bloom { bits_per_key: 0 }),
