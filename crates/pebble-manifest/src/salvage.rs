@@ -20,6 +20,7 @@ use pebble_format::{Corruption, Error, FileName, Result};
 use pebble_vfs::Fs;
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::broken::Broken;
 use crate::edit::Edit;
 use crate::recover::{frame_at, read, read_header, valid_frame_behind};
 use crate::state::{ManifestState, Replay};
@@ -154,21 +155,34 @@ fn salvage_one(
         damage.push(lost(name, at as u64, len, error));
         break;
     }
-    // An edit that breaks a rule is no edit of this database, and neither is what builds on it.
-    loop {
-        let mut replay = Replay::new(header.uuid);
-        let broken = edits.iter().position(|(edit, _)| replay.apply(edit).is_err());
-        let state = if broken.is_none() && !edits.is_empty() { replay.finish().ok() } else { None };
-        if let Some(state) = state {
-            return Ok(Some(Salvaged { number, state, is_newest, end: at as u64, len }));
+    // An edit that breaks a rule is no edit of this database, and neither is what builds on it. The rules that span the
+    // tree are checked at the end of a replay, so the edit that breaks one is looked for by halves.
+    let (mut kept, mut state) = (0, None);
+    let (mut broken, mut len_tried) = (edits.len() + 1, edits.len());
+    while broken - kept > 1 {
+        match replayed(header.uuid, edits.iter().take(len_tried)) {
+            Ok(found) => (kept, state) = (len_tried, Some(found)),
+            Err(_) => broken = len_tried,
         }
-        let keep = broken.unwrap_or(edits.len().saturating_sub(1));
-        let Some((_, start)) = edits.get(keep) else { return Ok(None) };
+        len_tried = kept + (broken - kept) / 2;
+    }
+    if let Some((_, start)) = edits.get(kept) {
         is_newest = false;
         at = *start;
         damage.push(lost(name, at as u64, len, Corruption::new("rules of an edit", at as u64, 0, 0).into()));
-        edits.truncate(keep);
     }
+    Ok(state.map(|state| Salvaged { number, state, is_newest, end: at as u64, len }))
+}
+
+fn replayed<'a>(
+    uuid: [u8; 16],
+    edits: impl Iterator<Item = &'a (Edit, usize)>,
+) -> std::result::Result<ManifestState, Broken> {
+    let mut replay = Replay::new(uuid);
+    for (edit, _) in edits {
+        replay.apply(edit)?;
+    }
+    replay.finish()
 }
 
 /// The header with one byte put right.

@@ -6,7 +6,7 @@
 //! Threading: plain data.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use pebble_format::manifest::{LAST_LEVEL, LEVEL_COUNT};
@@ -72,9 +72,10 @@ impl TableSet {
             }
             left.insert(*number, member.meta);
         }
+        let removed: HashSet<u64> = edit.removed.iter().copied().collect();
         for table in &edit.added_values {
             let known = self.values.insert(table.number, Arc::new(table.clone()));
-            let is_new = known.is_none() && !edit.removed.contains(&table.number);
+            let is_new = known.is_none() && !removed.contains(&table.number);
             ensure(is_new, "table number used twice", table.number, table.number)?;
         }
         edit.added_runs.iter().try_for_each(|run| self.add(run, &left))

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use pebble_format::manifest::MANIFEST_HEADER_LEN;
-use pebble_manifest::{ManifestDamage, Salvaged, salvage};
+use pebble_format::{KeyspaceId, Seqno};
+use pebble_manifest::{Edit, ManifestDamage, ManifestLog, ManifestState, NewRun, Salvaged, salvage};
 
-use crate::model::{DIR, NAME, UUID, disk_with, fixture, shared};
+use crate::model::{DIR, NAME, UUID, content, disk, disk_with, fixture, shared, table};
 
 const CURRENT: &[u8] = b"MANIFEST-000001\n";
 
@@ -59,6 +60,41 @@ fn two_wrong_bytes_cost_the_edits_from_there_on() {
     let found = found.unwrap();
     assert_eq!((&found.state, found.end, found.is_newest), (state, end as u64, false));
     assert!(damage.iter().any(|part| !part.mended && part.from == end as u64), "{damage:?}");
+}
+
+/// A rule that spans the tree is broken by one edit and all that follow, in frames that are whole: one damage, however
+/// many they are.
+#[test]
+fn edits_that_break_a_rule_of_the_tree_are_one_damage() {
+    // Tables that cross in one run.
+    let crossing = |number| Edit {
+        added_runs: vec![NewRun { level: 0, run: 1, tables: vec![table(number, "a", "z", 1..=9)] }],
+        next_file: Some(number + 1),
+        flushed_seqno: Some(Seqno(9)),
+        ..Edit::default()
+    };
+    for right in 0..10_usize {
+        for wrong in 1..10_u64 {
+            let sim = disk();
+            let mut state = ManifestState::new(UUID);
+            let mut log = ManifestLog::create(shared(&sim), Path::new(DIR), 1, &state).unwrap();
+            for id in 1..=right as u16 {
+                let edit =
+                    Edit { keyspaces: vec![(KeyspaceId(id), format!("{id}").into())], ..Edit::default() };
+                state = state.apply(&edit).unwrap();
+                log.append(&edit).unwrap();
+            }
+            state = state.apply(&crossing(2)).unwrap();
+            log.append(&crossing(2)).unwrap();
+            let end = log.len();
+            (0..wrong).for_each(|n| log.append(&crossing(3 + n)).unwrap());
+            let (found, damage) = salvaged(&[(NAME, &content(&sim, NAME)), ("CURRENT", CURRENT)]);
+            let found = found.unwrap();
+            assert_eq!((&found.state, found.end, found.is_newest), (&state, end, false), "{right} {wrong}");
+            let parts: Vec<_> = damage.iter().map(|part| (part.from, part.to, part.mended)).collect();
+            assert_eq!(parts, [(end, log.len(), false)], "{right} {wrong}");
+        }
+    }
 }
 
 #[test]
