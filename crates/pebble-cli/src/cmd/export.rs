@@ -1,6 +1,6 @@
 //! `pebble export`: all records of a keyspace, as they were when it began.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pebble_db::{Iter, Keyspace, Snapshot};
@@ -17,7 +17,8 @@ use crate::text::Form;
 /// Write the records to a new directory (a file each) or a new .tsv, .csv or .jsonl file (a row each)
 ///
 /// What is written can be imported again, with the same --hex, --raw and --header, and gives the same records.
-/// A directory takes only keys that are relative paths without `.` and `..`; it is refused before anything is written.
+/// A directory takes only keys that are relative paths without `.` and `..`, with names and paths that
+/// the system takes; it is refused before anything is written.
 #[derive(Args)]
 pub struct Export {
     #[command(flatten)]
@@ -88,7 +89,7 @@ impl View<'_> {
 
     fn export(&self, export: &Export, format: Format, shape: &Shape) -> Result<Answer> {
         if format == Format::Dir {
-            self.check_paths()?;
+            self.check_paths(&export.path)?;
         }
         let mut sink = rows::sink(&export.path, format, shape)?;
         let progress = Progress::new("export", None, Unit::Items);
@@ -104,8 +105,8 @@ impl View<'_> {
         Ok(answer)
     }
 
-    /// That every key can be the path of a file, and none is the directory of another.
-    fn check_paths(&self) -> Result<()> {
+    /// That every key can be the path of a file under `root`, and none is the directory of another.
+    fn check_paths(&self, root: &Path) -> Result<()> {
         for entry in self.iter()? {
             let (key, _) = entry?;
             let refuse = |why: &str| {
@@ -114,7 +115,7 @@ impl View<'_> {
                     "the key \"{key}\" is no path for a file: {why}; nothing was written"
                 )))
             };
-            if let Err(why) = rows::check_path_key(&key) {
+            if let Err(why) = rows::check_path_key(root, &key) {
                 return refuse(why);
             }
             let mut inside = key.to_vec();

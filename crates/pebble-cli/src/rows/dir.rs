@@ -82,10 +82,21 @@ impl Source for DirSource {
     }
 }
 
-/// Whether a file may have this key for its path: relative, no component that is empty, `.` or `..`.
-pub fn check_key(key: &[u8]) -> std::result::Result<(), &'static str> {
+/// Longest name of a file, and longest path, that Linux takes.
+const NAME_LEN_MAX: usize = 255;
+const PATH_LEN_MAX: usize = 4095;
+
+/// Whether a file under `root` may have this key for its path: relative, no component that is empty, `.` or `..`, and
+/// none too long for a name, nor all of it for a path.
+pub fn check_key(root: &Path, key: &[u8]) -> std::result::Result<(), &'static str> {
     if key.contains(&0) {
         return Err("a zero byte");
+    }
+    if key.split(|byte| *byte == b'/').any(|part| part.len() > NAME_LEN_MAX) {
+        return Err("a name of more than 255 bytes");
+    }
+    if root.as_os_str().len() + 1 + key.len() > PATH_LEN_MAX {
+        return Err("a path of more than 4095 bytes");
     }
     match key.split(|byte| *byte == b'/').find(|part| matches!(*part, b"" | b"." | b"..")) {
         Some(b"") => Err("an empty name between, before or behind slashes"),
@@ -117,7 +128,7 @@ impl Sink for DirSink {
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         let relative = Path::new(OsStr::from_bytes(key));
         let path = self.root.join(relative);
-        if let Err(why) = check_key(key) {
+        if let Err(why) = check_key(&self.root, key) {
             let key = key.escape_ascii();
             return Err(Failure::Failed(format!("the key \"{key}\" is no path for a file: {why}")));
         }
@@ -141,11 +152,17 @@ mod tests {
 
     #[test]
     fn only_paths_that_stay_inside_are_paths() {
+        let check_key = |key: &[u8]| check_key(Path::new("root"), key);
         for key in [&b"a"[..], b"a/b.c/d", b"...", b"..a/b..", b" ", b"\xff", b"C:\\x"] {
             assert!(check_key(key).is_ok(), "{key:?}");
         }
         for key in [&b""[..], b"/", b"/a", b"a/", b"a//b", b".", b"..", b"../a", b"a/..", b"a/./b", b"a\0b"] {
             assert!(check_key(key).is_err(), "{key:?}");
         }
+        assert!(check_key(&[b'b'; 255]).is_ok() && check_key(&[b'b'; 256]).is_err());
+        let longest = ["b/".repeat(2_044).as_bytes(), b"bb"].concat();
+        let longer = ["b/".repeat(2_045).as_bytes(), b"b"].concat();
+        assert_eq!("root/".len() + longest.len(), PATH_LEN_MAX);
+        assert!(check_key(&longest).is_ok() && check_key(&longer).is_err());
     }
 }

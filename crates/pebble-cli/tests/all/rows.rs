@@ -170,6 +170,19 @@ fn a_directory_comes_back() {
 }
 
 #[test]
+fn keys_that_are_too_long_for_a_file_are_refused_before_anything_is_written() {
+    for key in ["b".repeat(300), "b/".repeat(2_200) + "b"] {
+        let bed = Bed::new();
+        bed.run("put", ["a", "v"]).ok();
+        bed.run("put", [&key[..], "v"]).ok();
+        let out = bed.path("out");
+        let said = bed.run("export", [&out]).fails(1);
+        assert!(said.contains("is no path for a file"), "{said}");
+        assert!(!out.exists());
+    }
+}
+
+#[test]
 fn keys_that_lead_out_of_a_directory_are_refused_before_anything_is_written() {
     for key in ["../x", "/abs", "a/../../x", "", "a/", "a//b", ".", "a\\x00b", "fine/below"] {
         let bed = Bed::new();
