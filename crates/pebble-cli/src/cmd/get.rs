@@ -19,7 +19,7 @@ pub struct Get {
     key: OsString,
     #[command(flatten)]
     form: Form,
-    /// Print an object: {"key":..,"value":..}, base16 with a flag where it is not text
+    /// Print an object: {"key":..,"value":..}, base16 with a flag where it is not text or mostly escapes
     #[arg(long)]
     json: bool,
 }

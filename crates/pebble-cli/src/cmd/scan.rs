@@ -37,7 +37,7 @@ pub struct Scan {
     count: bool,
     #[command(flatten)]
     form: Form,
-    /// Print an object a line: {"key":..,"value":..}, base16 with a flag where it is not text
+    /// Print an object a line: {"key":..,"value":..}, base16 with a flag where it is not text or mostly escapes
     #[arg(long)]
     json: bool,
 }

@@ -1,4 +1,5 @@
-//! An object of JSON in each line. What is no UTF-8 stands in base16, with a flag beside it that says so.
+//! An object of JSON in each line. What is no UTF-8, or much longer as text, stands in base16, with a
+//! flag beside it that says so.
 
 use std::collections::BTreeMap;
 
@@ -33,11 +34,28 @@ impl Row {
     }
 }
 
+/// Text may take so many bytes more than base16 would: a short key with a zero byte in it stays readable.
+const TEXT_EXTRA: usize = 64;
+
+/// Bytes as a string, and whether it is base16. It takes two bytes each in JSON, or hardly more: control characters as
+/// text would take six.
 fn text(bytes: &[u8], encoding: Option<Encoding>) -> (String, bool) {
     match std::str::from_utf8(bytes) {
-        Ok(text) if encoding != Some(Encoding::Hex) => (text.to_owned(), false),
+        Ok(text) if encoding != Some(Encoding::Hex) && escaped_len(bytes) <= 2 * bytes.len() + TEXT_EXTRA => {
+            (text.to_owned(), false)
+        }
         _ => (hex(bytes), true),
     }
+}
+
+/// Bytes that a text takes in JSON.
+fn escaped_len(text: &[u8]) -> usize {
+    let escaped = |byte: &u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0..=0x1f => 6,
+        _ => 1,
+    };
+    text.iter().map(escaped).sum()
 }
 
 /// Reads objects.
@@ -119,5 +137,33 @@ impl Sink for JsonlSink {
 
     fn finish(&mut self) -> Result<()> {
         self.out.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn no_row_takes_many_more_than_two_bytes_each_and_all_come_back() {
+        let all: Vec<u8> = (0..0x80).collect();
+        let samples: [&[u8]; 6] =
+            [&[1; 1_000], &[b'\n'; 1_000], "\u{fc}".as_bytes(), b"a\x01", b"\x01\xff", &all];
+        for value in samples {
+            let row = serde_json::to_string(&Row::new(b"", Some(value), None)).unwrap();
+            let syntax = r#"{"key":"","value":"","value_base16":true}"#.len();
+            assert!(
+                row.len() <= 2 * value.len() + syntax + TEXT_EXTRA,
+                "{} bytes: {}",
+                value.len(),
+                row.len()
+            );
+            let lines = Lines::new(Path::new("-"), Box::new(Cursor::new(row)), None);
+            let record = JsonlSource::new(lines, Shape::default()).next().unwrap();
+            assert_eq!(record, Some(Record { key: Vec::new(), value: value.to_vec() }));
+        }
     }
 }

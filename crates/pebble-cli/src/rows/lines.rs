@@ -5,7 +5,8 @@ use std::path::Path;
 
 use crate::failure::{Failure, Result};
 
-/// No row is longer: the largest key and value, each byte escaped to four, and something for the syntax.
+/// No row that `export` writes is longer: the largest key and value, each byte escaped to four at most, and something
+/// for the syntax.
 const LINE_LEN_MAX: u64 = 5 << 30;
 
 /// Lines, one after the other.

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | tsv | `key TAB value LF`, escaped text | yes; with `--raw` only without tab and line feed |
 //! | csv | `key,value CRLF`, quoted as RFC 4180 says | yes, inside the quotes; `--hex` keeps it text |
-//! | jsonl | `{"key":"..","value":".."}`, base16 with a flag where it is no text | yes |
+//! | jsonl | `{"key":"..","value":".."}`, base16 with a flag where it is no text, or much longer so | yes |
 //! | dir | a file: its path is the key, its content the value | values; keys must be safe relative paths |
 
 mod csv;
