@@ -324,6 +324,9 @@ impl Db {
 
     /// Ends background work, syncs and seals the log, and lets the directory go; the next open has next to nothing
     /// to do. Every later call on any handle gives [`Error::Closed`]; iterators and values that are held go on.
+    ///
+    /// Errors: [`Error::InvalidArgument`], and it stays open, where a compaction [tells](Keyspace::compact_range_with)
+    /// how far it is.
     pub fn close(&self) -> Result<()> {
         self.engine.close()
     }

@@ -137,6 +137,9 @@ impl Keyspace {
 
     /// [`Keyspace::compact_range`] that tells `watch` how far it is, every few thousand records, and ends when that
     /// breaks; what was merged by then stays so.
+    ///
+    /// `watch` must not wait for a compaction or a close, which would wait for it: called by itself,
+    /// [`Keyspace::compact_range`] and [`Db::close`] give [`Error::InvalidArgument`](crate::Error::InvalidArgument).
     pub fn compact_range_with(
         &self,
         range: impl KeyRange,

@@ -120,12 +120,14 @@ impl Core {
         }
     }
 
-    /// Merges everything in a range of keys that was written so far into one run of the last level.
+    /// Merges everything in a range of keys that was written so far into one run of the last level. Errors:
+    /// `InvalidArgument` within a `watch`.
     pub(crate) fn compact_range(
         &self,
         range: Option<&KeyRange>,
         watch: &mut (dyn FnMut(CompactProgress) -> ControlFlow<()> + Send),
     ) -> Result<()> {
+        self.merges.check_may_wait()?;
         let upto = self.flush_all()?;
         let crumb_bytes = self.options.policy().crumb_bytes;
         let mut progress = CompactProgress { done_bytes: 0, left_bytes: 0 };
@@ -151,7 +153,7 @@ impl Core {
             if next.is_none() && !waits {
                 return Ok(());
             }
-            if watch(progress).is_break() {
+            if self.merges.tell(|| watch(progress)).is_break() {
                 return Ok(());
             }
             match next {
@@ -166,7 +168,8 @@ impl Core {
                 Some(running) => {
                     let bytes = running.len_bytes();
                     let watch = Mutex::new(&mut *watch);
-                    let stop = || self.work.is_stopping() || lock(&watch)(progress).is_break();
+                    let told = || self.merges.tell(|| lock(&watch)(progress));
+                    let stop = || self.work.is_stopping() || told().is_break();
                     match self.carry_out_noted(running, &stop) {
                         Err(Error::Io(error))
                             if error.kind() == io::ErrorKind::Interrupted && !self.work.is_stopping() =>

@@ -161,7 +161,8 @@ impl Engine {
     }
 
     /// Flushes, and merges what lies in a range of keys (`None`: everything) into one run, without what no reader
-    /// needs. `watch` is told how far it is, now and then, and may end it: what was merged by then stays so.
+    /// needs. `watch` is told how far it is, now and then, and may end it: what was merged by then stays so. It must
+    /// not wait for a compaction or a close: in its own thread either gives `InvalidArgument`.
     pub fn compact(
         &self,
         range: Option<&KeyRange>,
@@ -220,8 +221,10 @@ impl Engine {
         Arc::ptr_eq(&self.core, &other.core)
     }
 
-    /// Ends the threads, seals the log and releases the directory. Later calls on any handle give `Closed`.
+    /// Ends the threads, seals the log and releases the directory. Later calls on any handle give `Closed`. Errors:
+    /// `InvalidArgument`, and nothing is closed, within the `watch` of a compaction.
     pub fn close(&self) -> Result<()> {
+        self.core.merges.check_may_wait()?;
         self._last_will.carry_out()
     }
 }

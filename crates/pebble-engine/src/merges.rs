@@ -20,6 +20,7 @@ use pebble_format::FileName;
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::state::Tree;
+use crate::sync::thread::{ThreadId, current};
 use crate::sync::{Condvar, Mutex, MutexGuard, lock};
 
 /// The merges that run now.
@@ -36,6 +37,8 @@ struct State {
     running: usize,
     /// Tables in which a merge met damage, and what it met: no merge takes them again.
     set_aside: BTreeMap<u64, Error>,
+    /// The threads that are telling a user how far a merge of his is.
+    telling: Vec<ThreadId>,
     /// No further one begins.
     closed: bool,
 }
@@ -111,6 +114,23 @@ impl Merges {
         lock(&self.state).running
     }
 
+    /// Calls what a user wants to be told by. What it calls must not wait for merges, since the one that tells goes on
+    /// when it returns: see [`Merges::check_may_wait`].
+    pub(crate) fn tell<T>(&self, watch: impl FnOnce() -> T) -> T {
+        let thread = current().id();
+        lock(&self.state).telling.push(thread);
+        let _told = Told { merges: self, thread };
+        watch()
+    }
+
+    /// Errors: `InvalidArgument` in a thread that [tells](Merges::tell), which would wait for itself.
+    pub(crate) fn check_may_wait(&self) -> Result<()> {
+        if lock(&self.state).telling.contains(&current().id()) {
+            return Err(Error::invalid("a compaction cannot be waited for by what it tells how far it is"));
+        }
+        Ok(())
+    }
+
     /// Waits until one of those that run now has ended; false if none runs.
     pub(crate) fn wait_for_one(&self) -> bool {
         let state = lock(&self.state);
@@ -157,6 +177,21 @@ impl Running<'_> {
         let taken: HashSet<u64> = self.plan.tables().collect();
         let tables = self.tree.version.tables().filter(|meta| taken.contains(&meta.number));
         tables.map(|meta| meta.len).sum()
+    }
+}
+
+/// See [`Merges::tell`].
+struct Told<'a> {
+    merges: &'a Merges,
+    thread: ThreadId,
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        let mut state = lock(&self.merges.state);
+        if let Some(at) = state.telling.iter().position(|thread| *thread == self.thread) {
+            state.telling.swap_remove(at);
+        }
     }
 }
 

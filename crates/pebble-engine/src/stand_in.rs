@@ -14,7 +14,7 @@ use crate::sync::{Condvar, Mutex, lock};
 pub(crate) mod thread {
     //! Loom's threads. It has no scopes: what would be spawned in one runs where it stands.
 
-    pub(crate) use loom::thread::{Builder, JoinHandle};
+    pub(crate) use loom::thread::{Builder, JoinHandle, ThreadId, current};
 
     pub(crate) struct Scope;
     pub(crate) struct Done<T>(T);

@@ -1,10 +1,15 @@
 //! What a caller may ask for and what not: names, options, creation, locks, closing.
 
 use std::io::Read;
+use std::ops::ControlFlow;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pebble_db::{Compression, Db, Error, Iter, Keyspace, LogIo, Snapshot, Value, WriteBatch, WriteOptions};
+use pebble_db::{
+    CompactionPolicy, Compression, Db, Error, Executor, Iter, Keyspace, LogIo, Snapshot, Value, WriteBatch,
+    WriteOptions,
+};
 use pebble_vfs::fault::{Fault, FaultKind, Op};
 use pebble_vfs::sim::CrashImage;
 use pebble_vfs::{FaultFs, Fs, SimFs};
@@ -299,6 +304,44 @@ fn child_that_opens() {
         Err(error) => kind(&error).to_owned(),
     };
     println!("answer <{answer}> after {took} microseconds");
+}
+
+/// Where a merge is told of, in whatever thread, nothing can wait for it.
+#[test]
+fn what_a_compaction_tells_cannot_wait_for_it() {
+    for (merge_threads, executor) in [(1, Executor::Inline), (1, Executor::Threads), (3, Executor::Threads)] {
+        let compaction = CompactionPolicy {
+            fan_out: [1_000; 6],
+            last_percent: CompactionPolicy::NEVER,
+            ..CompactionPolicy::default()
+        };
+        let config = Config { merge_threads, compaction, table_len: 65_536, ..Config::tiny(LogIo::Map) };
+        let db = config.sim_with(Arc::new(SimFs::new(1)), executor).open().unwrap();
+        for n in 0..40_000_u64 {
+            db.put(mix(n).to_be_bytes(), bytes(n, 40)).unwrap();
+        }
+        let (done, outcome) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn({
+            let db = db.clone();
+            move || {
+                let told = std::sync::Mutex::new(std::collections::HashSet::new());
+                let compacted = db.compact_range_with(.., |_| {
+                    told.lock().unwrap().insert(std::thread::current().id());
+                    refused(db.close());
+                    refused(db.compact_range(..));
+                    refused(db.default_keyspace().compact_range("a".."b"));
+                    drop(db.clone());
+                    ControlFlow::Continue(())
+                });
+                done.send(compacted.map(|()| told.into_inner().unwrap().len())).unwrap();
+            }
+        });
+        let threads = outcome.recv_timeout(Duration::from_secs(60)).expect("it hangs").unwrap();
+        assert_eq!(threads > 1, merge_threads > 1, "{threads} threads told");
+        thread.join().unwrap();
+        db.compact_range(..).unwrap();
+        db.close().unwrap();
+    }
 }
 
 #[test]
