@@ -20,6 +20,10 @@ impl Iter {
     /// Makes the next entry from the front the first one at or after `key` within the bounds, before or behind
     /// where the front stood. Cost: a search in every memtable and run.
     ///
+    /// What is left lies between the two ends. So a seek back gives again what this end gave behind `key`, and never
+    /// what the other end has given or passed; once one end has given everything, nothing is left for the other,
+    /// wherever it is moved.
+    ///
     /// ```
     /// # fn main() -> pebble_db::Result<()> {
     /// # let dir = tempfile::tempdir().unwrap();
@@ -39,7 +43,8 @@ impl Iter {
         self.0.seek(key.as_ref());
     }
 
-    /// Makes the next entry from the back the last one at or before `key` within the bounds.
+    /// Makes the next entry from the back the last one at or before `key` within the bounds. Otherwise as
+    /// [`Iter::seek`].
     pub fn seek_for_prev(&mut self, key: impl AsRef<[u8]>) {
         self.0.seek_for_prev(key.as_ref());
     }

@@ -5,8 +5,8 @@
 //!        └► back:  Visible ─► Merge ─► [ the same children, cursors of their own ]
 //! ```
 //!
-//! Each end has its own cursors, made when that end is first used; they meet by comparing keys. What an end stands
-//! on has been given out already, so the two never give one entry twice.
+//! Each end has its own cursors, made when that end is first used; they meet by comparing keys. What is left lies
+//! between them: what one has given or passed the other never gives.
 //!
 //! Threading: an iterator belongs to one thread at a time. It holds one picture of the tree, so what it gives does
 //! not change, and the memtables and tables of that picture live as long as it does.
@@ -145,7 +145,7 @@ struct End {
     backoff: u32,
     /// The patience that a seek begins with.
     patience_first: u32,
-    /// The end was moved to its entry by a seek, and has yet to give it.
+    /// The end has yet to give its entry: a seek moved it there, or the other end was first.
     pending: bool,
 }
 
@@ -295,7 +295,8 @@ impl Iter {
     }
 
     /// Moves the front so that the next entry it gives is the first at or after `key`, also to a place before where it
-    /// stood; what the back has given stays given. Cost: a seek in every memtable and run.
+    /// stood, and then it gives again what it gave behind that place. What is left lies between the ends, wherever they
+    /// were moved to or ran off: none if the front is behind the back. Cost: a seek in every memtable and run.
     pub fn seek(&mut self, key: &[u8]) {
         self.seek_from(Side::Front, key);
     }
@@ -394,6 +395,10 @@ impl Iter {
             }
             Ok(false) => {
                 self.phase = Phase::Exhausted;
+                // Where the ends met, this one stands on what it has not given.
+                if let Some(end) = self.end_mut(side) {
+                    end.pending = true;
+                }
                 Ok(false)
             }
             Err(error) => {
@@ -465,13 +470,12 @@ impl Iter {
         }
     }
 
-    /// Whether the other end has given `key` already, or what lies behind it from here.
+    /// Whether the other end has given `key` already, or has passed it: what is left lies between the two. One that has
+    /// run off has passed everything.
     #[inline]
     fn is_given(&self, side: Side, key: &[u8]) -> bool {
-        let other = self.end(side.other());
-        let Some((other, there)) = other.as_ref().and_then(|end| Some((end, end.view.record()?))) else {
-            return false;
-        };
+        let Some(other) = self.end(side.other()) else { return false };
+        let Some(there) = other.view.record() else { return true };
         match key.cmp(there.key()) {
             Ordering::Equal => !other.pending,
             Ordering::Greater => side == Side::Front,
