@@ -1,4 +1,5 @@
-//! Opening a database for reading, whole or damaged: nothing of its directory is changed, no time stamp either.
+//! Opening a database for reading, whole or damaged: nothing of its directory is changed, no modification or
+//! change time either.
 //!
 //! ```text
 //!   LOCK, if it is there: shared       OverlayFs: the directory for reading, memory for writing
