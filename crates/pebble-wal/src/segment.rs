@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use pebble_format::log::{FRAME_HEADER_LEN, FrameFields, LogPosition, SEGMENT_HEADER_LEN, SegmentHeader};
 use pebble_format::{AppendRegion, Appender, Corruption, Error, FileName, Result};
-use pebble_vfs::{File, Fs, MapMut, Open};
+use pebble_vfs::{File, Fs, MapMut, Open, is_no_space};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::frame::Bytes;
@@ -247,7 +247,7 @@ impl Segment {
     /// [`Segment::room`].
     ///
     /// Errors: those of the write, in [`LogIo::Write`]; part of the frame may then be in the file, so no other may
-    /// follow it.
+    /// follow it. After one for lack of space the file does not hold the whole frame, and never will.
     #[inline]
     pub(crate) fn append(
         &mut self,
@@ -264,7 +264,7 @@ impl Segment {
         fill(payload);
         FrameFields { len, count, epoch: self.epoch, promise }.write(head, place, payload);
         if self.map.is_none() {
-            self.file.write_at(frame, place.into())?;
+            write_frame(&*self.file, frame, place.into())?;
         }
         self.appender.fill(frame_len);
         self.appender.prefetch();
@@ -356,6 +356,30 @@ impl Segment {
     pub(crate) fn io(&self) -> LogIo {
         if self.map.is_some() { LogIo::Map } else { LogIo::Write }
     }
+}
+
+/// Writes a frame. One that ran out of space may be whole all the same: the file holds zeros where nothing was
+/// written, and the frame may too. Replay would count it, so it is no error.
+fn write_frame(file: &dyn File, frame: &[u8], offset: u64) -> io::Result<()> {
+    let written = file.write_at(frame, offset);
+    match &written {
+        Err(error) if is_no_space(error) && holds(file, frame, offset)? => Ok(()),
+        _ => written,
+    }
+}
+
+/// Whether a file holds `bytes` at `offset`.
+fn holds(file: &dyn File, bytes: &[u8], mut offset: u64) -> io::Result<bool> {
+    let mut page = [0; PAGE];
+    for part in bytes.chunks(PAGE) {
+        let stored = page.get_mut(..part.len()).unwrap_or_default();
+        file.read_exact_at(stored, offset)?;
+        if stored != part {
+            return Ok(false);
+        }
+        offset += part.len() as u64;
+    }
+    Ok(true)
 }
 
 /// Bytes of a frame with a payload of `len` bytes.

@@ -159,7 +159,8 @@ impl LogWriter {
     /// Errors: nothing was appended then. `InvalidArgument` for such a length or count, and after
     /// [`LogWriter::seal`]. `Io` when a new segment cannot be made: the writer is as before, and a later call tries
     /// again. `Io` for a failed write in [`LogIo::Write`]: for lack of space the next append begins a new segment,
-    /// any other ends the log. The kept error of a log that ended so, or by a failed sync.
+    /// any other ends the log. A frame that is whole in the file although space ran out is appended. The kept error of
+    /// a log that ended so, or by a failed sync.
     #[inline]
     pub fn append(&mut self, len: usize, count: u32, fill: impl FnOnce(&mut [u8])) -> Result<Appended> {
         let payload = match u32::try_from(len) {

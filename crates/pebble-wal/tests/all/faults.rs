@@ -142,6 +142,35 @@ fn a_short_write_for_lack_of_space_costs_the_segment_and_no_more() {
     }
 }
 
+/// What a write for lack of space did not come to holds zeros in a fresh file, and so may the frame.
+#[test]
+fn a_frame_that_is_whole_without_what_was_not_written_is_appended() {
+    let zeros = |log: &mut LogWriter| log.append(8000, 1, |to| to.fill(0));
+    let lens = |fs: &Arc<dyn Fs>| {
+        let recovered = strict(fs, 1, LogPosition::ZERO).unwrap();
+        recovered.frames().map(|frame| frame.payload.len()).collect::<Vec<_>>()
+    };
+    let (sim, faults, fs) = faulty(10);
+    let mut log = create(&fs, LogIo::Write);
+    append(&mut log, 0);
+    log.rotate().unwrap();
+    faults.inject(Fault::once(Op::Write, 0, FaultKind::ShortWrite));
+    let end = zeros(&mut log).unwrap().end;
+    assert_eq!((log.end(), faults.fired()), (end, 1));
+    let before = payload(0).len();
+    assert_eq!(lens(&fs), [before, 8000]);
+    log.rotate().unwrap();
+    let end = append(&mut log, 1).end;
+    log.sync_handle().wait_durable(end).unwrap();
+    let crashed: Arc<dyn Fs> = Arc::new(sim.crash_with(CrashImage::NothingUnsynced));
+    assert_eq!(lens(&crashed), [before, 8000, payload(1).len()]);
+
+    // Nobody knows whether it is whole: the log has ended.
+    faults.inject(Fault::once(Op::Write, 0, FaultKind::ShortWrite));
+    faults.inject(Fault::once(Op::Read, 0, FaultKind::Io));
+    assert!(zeros(&mut log).is_err() && log.ended_log());
+}
+
 #[test]
 fn any_other_failed_write_ends_the_log() {
     let (sim, faults, fs) = faulty(7);
