@@ -5,6 +5,9 @@ use pebble_format::Corruption;
 use pebble_format::log::{FRAME_HEADER_LEN, FrameHeader, LogPosition};
 use zerocopy::FromBytes;
 
+/// Offset of the epoch in a frame's header.
+pub(crate) const EPOCH_AT: usize = 12;
+
 /// Bytes of a segment, cut where offsets would leave 32 bits, and what its frames must match.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bytes<'a> {
@@ -37,12 +40,13 @@ impl<'a> Bytes<'a> {
         FrameHeader::read_from_prefix(rest).ok()
     }
 
-    /// Bytes that a check of the frame at `offset` reads: what its header claims, as far as it exists.
+    /// Bytes that a check of the frame at `offset` reads: no payload, where the header alone shows that none counts.
     pub(crate) fn claimed(&self, offset: usize) -> usize {
-        let claim = |(header, rest): (FrameHeader, &[u8])| {
-            usize::try_from(header.len.get()).unwrap_or(usize::MAX).min(rest.len())
+        let payload = |(header, rest): (FrameHeader, &[u8])| {
+            let len = usize::try_from(header.len.get()).ok();
+            len.filter(|len| header.epoch.get() == self.epoch && *len <= rest.len())
         };
-        self.header(offset).map_or(0, claim).saturating_add(FRAME_HEADER_LEN)
+        self.header(offset).and_then(payload).unwrap_or(0).saturating_add(FRAME_HEADER_LEN)
     }
 
     /// The frame at a segment's offset, if it counts; otherwise what does not hold.

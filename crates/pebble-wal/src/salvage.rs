@@ -22,12 +22,16 @@ use pebble_format::{AppendRegion, Corruption, Error, FileName, Result};
 use pebble_vfs::{Fs, Open};
 use zerocopy::FromBytes;
 
-use crate::frame::Bytes;
+use crate::frame::{Bytes, EPOCH_AT, Valid};
 use crate::recover::{check_header, segment_numbers};
 use crate::segment::{in_segment, path};
 
 /// Bytes that a frame's checksum covers before those of the frame: its place.
 const PLACE_LEN: usize = 8;
+
+/// How often, at most, a byte is checksummed in the search for frames. What lies behind the place where bytes that were
+/// made to waste time have used that up is lost in one part.
+const PASSES_MAX: usize = 4;
 
 /// One segment, as far as it can be read.
 #[derive(Debug)]
@@ -156,14 +160,20 @@ impl SegmentRemains {
     fn walk(&mut self, epoch: u32, seen: &mut Seen) {
         let region = Arc::clone(&self.region);
         let bytes = Bytes { bytes: region.bytes(), base: 0, number: self.number, epoch };
-        while let Some(start) = next_frame(&bytes, self.end) {
-            let Ok(frame) = bytes.frame(start) else { return };
-            self.miss_up_to(start, epoch);
-            seen.promise = seen.promise.max(frame.promise);
-            if !frame.is_seal() {
-                self.frames.push(FrameSpan { start, end: frame.end, count: frame.count });
+        let mut budget = bytes.bytes.len().saturating_mul(PASSES_MAX);
+        loop {
+            match next_frame(&bytes, self.end, &mut budget) {
+                Ok(Some((start, frame))) => {
+                    self.miss_up_to(start, epoch);
+                    seen.promise = seen.promise.max(frame.promise);
+                    if !frame.is_seal() {
+                        self.frames.push(FrameSpan { start, end: frame.end, count: frame.count });
+                    }
+                    self.end = frame.end;
+                }
+                Ok(None) => return,
+                Err(Spent) => return self.miss_up_to(bytes.bytes.len(), epoch),
             }
-            self.end = frame.end;
         }
     }
 
@@ -176,8 +186,7 @@ impl SegmentRemains {
         // A file that was cut has fewer bytes than were written.
         let end = limit.min(self.region.filled()).max(start);
         let lost = self.region.bytes().get(start..end).unwrap_or_default();
-        let bytes = Bytes { bytes: self.region.bytes(), base: 0, number: self.number, epoch };
-        let wrong = bytes.frame(start).err();
+        let wrong = Bytes { bytes: lost, base: start, number: self.number, epoch }.frame(start).err();
         let wrong =
             wrong.unwrap_or_else(|| Corruption::new("log frame", start as u64, limit as u64, start as u64));
         let healed = payloads(lost, start, epoch);
@@ -198,24 +207,25 @@ impl SegmentRemains {
     }
 }
 
-/// The first whole frame at or behind `from`. Only places that carry the segment's epoch are checked, and no byte much
-/// more often than a few times, so that bytes made for it do not take for ever: what comes then is not found.
-fn next_frame(bytes: &Bytes<'_>, from: usize) -> Option<usize> {
-    let mut budget = bytes.bytes.len().saturating_mul(4);
-    let mut at = from.next_multiple_of(4);
-    if bytes.frame(at).is_ok() {
-        return Some(at);
-    }
+/// The budget of a segment is used up.
+struct Spent;
+
+/// The first whole frame at or behind `from`, with its place. Only places that carry the segment's epoch are checked,
+/// and what is checked is taken from the segment's `budget`.
+fn next_frame(bytes: &Bytes<'_>, from: usize, budget: &mut usize) -> Result<Option<(usize, Valid)>, Spent> {
     let epoch = bytes.epoch.to_le_bytes();
+    let mut at = from.next_multiple_of(4);
     loop {
-        let rest = bytes.bytes.get(at + 12..)?;
-        let (words, _) = rest.as_chunks::<4>();
-        at += 4 * words.iter().position(|word| *word == epoch)?;
-        if bytes.frame(at).is_ok() {
-            return Some(at);
+        *budget = budget.checked_sub(bytes.claimed(at)).ok_or(Spent)?;
+        if let Ok(frame) = bytes.frame(at) {
+            return Ok(Some((at, frame)));
         }
-        budget = budget.checked_sub(bytes.claimed(at))?;
         at += 4;
+        let (words, _) = bytes.bytes.get(at + EPOCH_AT..).unwrap_or_default().as_chunks::<4>();
+        match words.iter().position(|word| *word == epoch) {
+            Some(before) => at += 4 * before,
+            None => return Ok(None),
+        }
     }
 }
 
@@ -245,4 +255,40 @@ fn payloads(lost: &[u8], start: usize, epoch: u32) -> Vec<Box<[u8]>> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use pebble_format::log::FrameFields;
+
+    use super::*;
+
+    /// Headers that claim nearly all of the rest, and a whole seal now and then.
+    #[test]
+    fn bytes_made_to_waste_time_are_checked_a_few_times() {
+        const LEN: usize = 1 << 20;
+        let epoch = 0x1234_5678;
+        let mut appender = AppendRegion::heap(LEN);
+        let (frames, _) = appender.spare()[SEGMENT_HEADER_LEN..].as_chunks_mut::<FRAME_HEADER_LEN>();
+        for (nth, to) in frames.iter_mut().enumerate() {
+            let at = SEGMENT_HEADER_LEN + nth * FRAME_HEADER_LEN;
+            let is_seal = nth % 5 == 4;
+            let len = if is_seal { 0 } else { (LEN - at - FRAME_HEADER_LEN) as u32 / 4 * 4 };
+            let fields = FrameFields { len, count: u32::from(!is_seal), epoch, promise: LogPosition::ZERO };
+            fields.write(to, at as u32, &[]);
+        }
+        appender.fill(LEN);
+        let region = Arc::clone(appender.region());
+        let (header, frames, end) = (None, vec![], SEGMENT_HEADER_LEN);
+        let mut remains = SegmentRemains { number: 1, region, header, frames, lost: vec![], end };
+        remains.walk(epoch, &mut Seen::default());
+
+        let bytes = Bytes { bytes: remains.region.bytes(), base: 0, number: 1, epoch };
+        let rest = remains.lost.last().unwrap();
+        assert_eq!((rest.end, remains.end), (LEN, LEN));
+        let searched = (SEGMENT_HEADER_LEN..rest.start).step_by(FRAME_HEADER_LEN);
+        let checked = searched.map(|at| bytes.claimed(at)).sum::<usize>();
+        let lost = remains.lost.iter().map(|lost| lost.end - lost.start).sum::<usize>();
+        assert!(checked + lost <= 8 * LEN, "{checked} bytes checked in the search");
+    }
 }

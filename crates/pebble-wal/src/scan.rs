@@ -14,10 +14,7 @@ use std::ops::Range;
 use pebble_format::Corruption;
 use pebble_format::log::LogPosition;
 
-use crate::frame::Bytes;
-
-/// Offset of the epoch in a frame's header.
-const EPOCH_AT: usize = 12;
+use crate::frame::{Bytes, EPOCH_AT};
 
 /// How often, at most, the scan checksums a byte. Real frames do not overlap, so a torn log needs 1; only bytes
 /// that were made to waste time need more.
