@@ -144,7 +144,7 @@ pub trait File: fmt::Debug + Send + Sync + 'static {
 
     /// Puts real blocks behind bytes `0..len`, and extends the file to `len` if it is shorter; never
     /// shrinks it, never changes what it holds. After it no write or mapped store below `len` can run
-    /// out of space. `Unsupported` where the file system cannot promise that.
+    /// out of space. `Unsupported` where the file system cannot promise that, as one that copies on write.
     fn allocate(&self, len: u64) -> io::Result<()>;
 
     /// The first part of the file, at or behind `from`, that was written, as far as the file system can tell without

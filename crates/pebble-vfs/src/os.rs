@@ -290,6 +290,9 @@ mod sys {
     #[cfg(target_os = "linux")]
     pub(super) fn allocate(file: &File, len: u64) -> io::Result<()> {
         use std::os::fd::AsRawFd;
+        if copies_on_write(magic(file)?) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
         check(unsafe { libc::fallocate64(file.as_raw_fd(), 0, 0, offset(len)?) }).map_err(|error| match error
             .raw_os_error()
@@ -297,6 +300,26 @@ mod sys {
             Some(libc::EOPNOTSUPP | libc::ENOSYS) => io::Error::new(io::ErrorKind::Unsupported, error),
             _ => error,
         })
+    }
+
+    /// Whether a file system, by its magic number, gives new blocks to bytes that are written again: btrfs, ZFS and
+    /// bcachefs. Their `fallocate` succeeds and promises the first write at most.
+    #[cfg(target_os = "linux")]
+    fn copies_on_write(magic: u32) -> bool {
+        matches!(magic, 0x9123_683e | 0x2fc1_2fc1 | 0xca45_1a4e)
+    }
+
+    /// The magic number of the file system that a file is on.
+    #[cfg(target_os = "linux")]
+    fn magic(file: &File) -> io::Result<u32> {
+        use std::os::fd::AsRawFd;
+        let mut stat = MaybeUninit::<libc::statfs64>::uninit();
+        // SAFETY: the descriptor is open for as long as `file` is borrowed; `stat` is memory of the right size.
+        check(unsafe { libc::fstatfs64(file.as_raw_fd(), stat.as_mut_ptr()) })?;
+        // SAFETY: the call returned 0 and so has filled `stat`.
+        let stat = unsafe { stat.assume_init() };
+        // Of all widths and signs that the field has on the systems there are, the number is the lower 32 bits.
+        Ok(stat.f_type as u32)
     }
 
     /// Other systems have no call that promises blocks without changing bytes.
@@ -350,5 +373,23 @@ mod sys {
         // SAFETY: the call returned 0 and so has filled `stat`.
         let stat = unsafe { stat.assume_init() };
         Ok(u64::from(stat.f_bavail).saturating_mul(u64::from(stat.f_frsize)))
+    }
+
+    #[cfg(all(test, target_os = "linux"))]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn a_file_system_that_copies_on_write_promises_no_blocks() {
+            for magic in [0x9123_683e, 0x2fc1_2fc1, 0xca45_1a4e] {
+                assert!(copies_on_write(magic), "{magic:x}");
+            }
+            // ext4, XFS, tmpfs and f2fs.
+            for magic in [0xef53, 0x5846_5342, 0x0102_1994, 0xf2f5_2010] {
+                assert!(!copies_on_write(magic), "{magic:x}");
+            }
+            let proc = File::open("/proc/self/stat").unwrap();
+            assert_eq!(magic(&proc).unwrap(), 0x9fa0);
+        }
     }
 }
