@@ -11,7 +11,8 @@
 //!
 //! - A crash before 3 leaves orphans: tables that no edit names. The next open removes them.
 //! - A crash after 3 leaves garbage: files that no version names. The next open removes them.
-//! - 3 fails: nobody knows whether the edit is durable. Writing stops; neither the new nor the old files are
+//! - 2 finds no descriptor: nothing was synced and nothing is in doubt; the new tables are removed.
+//! - 3 fails, or 2 in any other way: nobody knows what is durable. Writing stops; neither the new nor the old files are
 //!   removed, so whichever state the next open finds, its files are there.
 //! - 5 before 3 would lose data; 4 before 3 would show a state that a crash takes back. Hence this file.
 //!
@@ -24,6 +25,7 @@ use std::sync::Arc;
 
 use pebble_format::KeyspaceId;
 use pebble_manifest::{Edit, ManifestLog, ManifestState, Version};
+use pebble_vfs::is_no_descriptors;
 
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -117,7 +119,11 @@ impl Core {
         let old = Arc::clone(&self.state.load().tree);
         let prepared = self.prepare(&manifest, &mut edit, &old);
         let (next, tree) = prepared.map_err(InstallError::NotInstalled)?;
-        let synced = self.fs.sync_dir(&self.dir).map_err(|error| InstallError::Unknown(error.into()));
+        let synced = self.fs.sync_dir(&self.dir).map_err(|error| {
+            let how =
+                if is_no_descriptors(&error) { InstallError::NotInstalled } else { InstallError::Unknown };
+            how(error.into())
+        });
         let recorded = synced.and_then(|()| manifest.record(&edit, next, &self.tables));
         recorded.inspect_err(|error| self.install_failed(error))?;
 

@@ -68,6 +68,12 @@ pub fn is_no_space(error: &io::Error) -> bool {
         || matches!(os_code(error), Some(libc::ENOSPC | libc::EDQUOT))
 }
 
+/// Whether the cause is a lack of descriptors, of this process or of the system. They may come back, and the call has
+/// done nothing: only an open fails for that.
+pub fn is_no_descriptors(error: &io::Error) -> bool {
+    matches!(os_code(error), Some(libc::EMFILE | libc::ENFILE))
+}
+
 /// Adds the context of an operation to the error of a result.
 pub(crate) trait Context<T> {
     /// See [`OpError::wrap`].
@@ -111,6 +117,14 @@ mod tests {
         assert_eq!(os_code(&twice), Some(libc::EIO));
         assert_eq!(os_code(&io::Error::other("plain")), None);
         assert!(!is_no_space(&twice));
+    }
+
+    #[test]
+    fn descriptors_are_those_of_the_process_or_the_system() {
+        for code in [libc::EMFILE, libc::ENFILE] {
+            assert!(is_no_descriptors(&OpError::wrap("sync-dir", Path::new("/db"), errno(code))));
+        }
+        assert!(!is_no_descriptors(&errno(libc::EIO)));
     }
 
     #[test]

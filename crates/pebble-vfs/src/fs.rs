@@ -88,7 +88,9 @@ pub trait Fs: fmt::Debug + Send + Sync + 'static {
     /// error if it exists. Each new directory is durable after a [`Fs::sync_dir`] of its parent.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Makes every earlier creation, rename and removal in this directory durable.
+    /// Makes every earlier creation, rename and removal in this directory durable. After an error nothing is known
+    /// about any of them, and a retry that succeeds proves nothing; but for a
+    /// [lack of descriptors](crate::is_no_descriptors), after which it is as if there had been no call.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
     /// Takes a lock on a file, or fails at once with `WouldBlock` if another holder, in this process or

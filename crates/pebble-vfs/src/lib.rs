@@ -20,7 +20,7 @@
 //! about overlapping reads and writes of the same bytes.
 //!
 //! Errors are [`std::io::Error`] whose payload is an [`OpError`]: what was tried, on which path, and why
-//! it failed. [`is_no_space`] and [`os_code`] look through that wrapping.
+//! it failed. [`is_no_space`], [`is_no_descriptors`] and [`os_code`] look through that wrapping.
 
 #![deny(unsafe_code)]
 
@@ -43,7 +43,7 @@ mod transfer;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use direct::{DIRECT_ALIGN, DirectBuffer};
-pub use error::{OpError, is_no_space, op_error, os_code};
+pub use error::{OpError, is_no_descriptors, is_no_space, op_error, os_code};
 pub use fault::FaultFs;
 pub use fs::{Entry, File, Fs, Lock, LockKind, Open};
 pub use map::{Advice, Map, MapMut};

@@ -169,3 +169,21 @@ fn no_descriptors() {
     }
     campaign::count(&["no-descriptors"], "cases", cases);
 }
+
+/// A flush that finds no descriptor to sync the directory with: nothing refers to its table yet.
+#[test]
+fn no_descriptor_for_the_name_of_a_table() {
+    for log_io in LOG_MODES {
+        let bench = Bench::prepared(log_io);
+        let before = names_of(&bench.sim, ".sst");
+        bench.fs.inject(Fault::once(Op::SyncDir, 0, FaultKind::TooManyFiles));
+        assert_eq!(kind(&bench.db.flush().unwrap_err()), "Io");
+        assert!(bench.fs.fired() == 1 && bench.db.stopped().is_none());
+        assert_eq!(names_of(&bench.sim, ".sst"), before, "an output stays");
+        bench.db.put("more", "3").unwrap();
+        bench.db.flush().unwrap();
+        bench.assert_prepared(&bench.db, &[("more", "3")]);
+        bench.assert_prepared(&bench.after_power_cut(), &[("more", "3")]);
+    }
+    campaign::count(&["no-descriptors"], "cases", LOG_MODES.len() as u64);
+}
