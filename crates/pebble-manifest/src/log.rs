@@ -25,7 +25,8 @@
 //!
 //! A write or sync that failed leaves the file in a state that nobody knows, and a later sync that succeeds proves
 //! nothing (Rebello et al., ATC'20). So the log repeats its first such error for ever, and never touches that file
-//! again.
+//! again. A failed sync of the directory is such an error too; a file that was to become the next manifest is not, for
+//! the next attempt makes another.
 //!
 //! Threading: one owner; every call waits for the disk.
 
@@ -39,7 +40,7 @@ use pebble_format::manifest::{
     ManifestHeader,
 };
 use pebble_format::{Error, FileName, Result};
-use pebble_vfs::{File, Fs, Open, is_no_space};
+use pebble_vfs::{File, Fs, Open, is_no_descriptors, is_no_space};
 use zerocopy::IntoBytes;
 
 use crate::codec;
@@ -78,7 +79,7 @@ impl ManifestLog {
     /// Errors: `InvalidArgument` when `state` breaks a rule, and then nothing was written; `Io` otherwise: whether
     /// the new manifest is in force is then for the next [`recover`](crate::recover()) to say.
     pub fn create(fs: Arc<dyn Fs>, dir: &Path, number: u64, state: &ManifestState) -> Result<Self> {
-        let log = Self::prepare(fs, dir, number, state)?;
+        let log = Self::prepare(fs, dir, number, state).map_err(|failure| failure.error)?;
         current::switch(&*log.fs, dir)?;
         Ok(log)
     }
@@ -152,10 +153,14 @@ impl ManifestLog {
     /// Puts a new manifest with the whole of `state` in force, and removes the old one. Durable on return.
     ///
     /// Errors: as [`ManifestLog::create`]. If the new manifest could not be written, the old one stays in force and
-    /// usable (unless it is torn); from the switch on, the log has failed, and every later call repeats the error.
+    /// usable (unless it is torn). After a failed sync of the directory, and from the switch on, the log has failed,
+    /// and every later call repeats the error. A lack of descriptors before the switch is no failed sync.
     pub fn roll(&mut self, number: u64, state: &ManifestState) -> Result<()> {
         self.check()?;
-        let next = Self::prepare(Arc::clone(&self.fs), &self.dir, number, state)?;
+        let next = match Self::prepare(Arc::clone(&self.fs), &self.dir, number, state) {
+            Err(Failure { error, ends_log: true }) => return self.keep(Err(error)),
+            prepared => prepared.map_err(|failure| failure.error)?,
+        };
         let switched = current::switch(&*self.fs, &self.dir);
         self.keep(switched.map_err(Error::from))?;
         let old = self.dir.join(FileName::Manifest(self.number).to_string());
@@ -165,7 +170,7 @@ impl ManifestLog {
     }
 
     /// Steps 1 to 3 of the [module](self).
-    fn prepare(fs: Arc<dyn Fs>, dir: &Path, number: u64, state: &ManifestState) -> Result<Self> {
+    fn prepare(fs: Arc<dyn Fs>, dir: &Path, number: u64, state: &ManifestState) -> Result<Self, Failure> {
         let mut header = ManifestHeader {
             magic: MANIFEST_MAGIC,
             version: MANIFEST_VERSION.into(),
@@ -187,13 +192,14 @@ impl ManifestLog {
         let write = || {
             file.write_at(&bytes, 0)?;
             file.sync_data()?;
-            fs.sync_dir(dir)?;
-            current::prepare(&*fs, dir, number)
+            fs.sync_dir(dir)
+                .map_err(|error| Failure { ends_log: !is_no_descriptors(&error), error: error.into() })?;
+            Ok(current::prepare(&*fs, dir, number)?)
         };
-        if let Err(error) = write() {
+        if let Err(failure) = write() {
             // On a full disk each attempt would else take more of the space that the next one needs.
             fs.remove(&path).ok();
-            return Err(error.into());
+            return Err(failure);
         }
         Ok(Self { file: Some(file), ..Self::recovered(fs, dir, &header, end, end, false) })
     }
@@ -227,6 +233,19 @@ impl ManifestLog {
             self.failed = Some(error.clone());
         }
         result
+    }
+}
+
+/// Why a manifest was not prepared. A sync of the directory that failed ends the old log too: a later one that succeeds
+/// would not make the new names durable.
+struct Failure {
+    error: Error,
+    ends_log: bool,
+}
+
+impl<E: Into<Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), ends_log: false }
     }
 }
 

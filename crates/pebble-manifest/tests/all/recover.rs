@@ -272,26 +272,28 @@ fn an_append_to_a_full_disk_is_made_good_by_a_roll() {
 }
 
 #[test]
-fn a_roll_that_fails_before_the_switch_leaves_the_old_manifest_usable() {
+fn a_roll_that_fails_leaves_the_old_manifest_usable_unless_the_directory_is_in_doubt() {
     let state = ManifestState::new(UUID).apply(&keyspace(1)).unwrap();
-    for (op, nth, usable) in [
-        (Op::Create, 0, true),
-        (Op::Write, 0, true),
-        (Op::Sync, 0, true),
-        (Op::SyncDir, 0, true),
-        (Op::Create, 1, true),
-        (Op::Write, 1, true),
-        (Op::Sync, 1, true),
-        (Op::Rename, 0, false),
-        (Op::SyncDir, 1, false),
+    for (op, nth, kind, usable) in [
+        (Op::Create, 0, FaultKind::NoSpace, true),
+        (Op::Write, 0, FaultKind::NoSpace, true),
+        (Op::Sync, 0, FaultKind::NoSpace, true),
+        (Op::SyncDir, 0, FaultKind::TooManyFiles, true),
+        (Op::SyncDir, 0, FaultKind::NoSpace, false),
+        (Op::Create, 1, FaultKind::NoSpace, true),
+        (Op::Write, 1, FaultKind::NoSpace, true),
+        (Op::Sync, 1, FaultKind::NoSpace, true),
+        (Op::Rename, 0, FaultKind::NoSpace, false),
+        (Op::SyncDir, 1, FaultKind::NoSpace, false),
     ] {
         let sim = disk();
         let fs = FaultFs::over_sim(sim.clone());
         let mut log = ManifestLog::create(Arc::new(fs.clone()), Path::new(DIR), 1, &state).unwrap();
-        fs.inject(Fault::once(op, nth, FaultKind::NoSpace));
+        fs.inject(Fault::once(op, nth, kind));
         assert!(log.roll(2, &state).is_err());
         let left = fs.metadata(&Path::new(DIR).join("MANIFEST-000002")).unwrap();
-        assert_eq!(left.is_none(), usable, "{op:?} {nth}: what is not in force takes no space");
+        let switched = matches!((op, nth), (Op::Rename, _) | (Op::SyncDir, 1));
+        assert_eq!(left.is_some(), switched, "{op:?} {nth}: what is not in force takes no space");
         assert_eq!(log.append(&keyspace(2)).is_ok(), usable, "{op:?} {nth}");
         for seed in 0..20 {
             let found = recover(&sim.crash(seed)).unwrap().unwrap();
