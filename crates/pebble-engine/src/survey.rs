@@ -125,7 +125,8 @@ pub(crate) fn survey(fs: Arc<dyn Fs>, dir: &Path, watch: &mut Watch<'_>) -> Resu
             _ => None,
         })
         .collect();
-    let state = manifest.as_ref().filter(|found| is_believed(found, &numbers)).map(|found| &found.state);
+    let state =
+        manifest.as_ref().filter(|found| is_believed(found, &numbers, &files)).map(|found| &found.state);
     let uuid = match &manifest {
         Some(found) => found.state.uuid,
         None => common_uuid(&*fs, dir, &files)?,
@@ -161,11 +162,16 @@ fn not_a_database(dir: &Path) -> Error {
 }
 
 /// Whether the tree that a manifest describes is the one that the files make. Where its last bytes are no edit, they
-/// may have been one that changed the tree: then every table must be there.
-fn is_believed(found: &Salvaged, present: &BTreeSet<u64>) -> bool {
-    let version = &found.state.version;
-    let all_there = || version.tables().chain(version.values()).all(|meta| present.contains(&meta.number));
-    found.is_newest && (found.end == found.len || all_there())
+/// may have been one that changed the tree: then every table must be there, and so must the segment that the log was
+/// durable up to, if the tree needs it. A flush takes no table away, but it lets segments go.
+fn is_believed(found: &Salvaged, present: &BTreeSet<u64>, files: &BTreeMap<String, u64>) -> bool {
+    let (version, floor) = (&found.state.version, found.state.log_floor);
+    let has_tables = || version.tables().chain(version.values()).all(|meta| present.contains(&meta.number));
+    let has_log = || {
+        let segment = FileName::Log(floor.segment().into()).to_string();
+        floor.segment() < found.state.log_first || files.contains_key(&segment)
+    };
+    found.is_newest && (found.end == found.len || has_tables() && has_log())
 }
 
 fn next_file(files: &BTreeMap<String, u64>, manifest: Option<&Salvaged>) -> u64 {

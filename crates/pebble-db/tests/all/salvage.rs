@@ -16,8 +16,8 @@ use pebble_vfs::{Fs, ManualClock, SimFs};
 
 use crate::campaign;
 use crate::support::{
-    Config, Map, Rng, State, assert_none, attempt, bytes, dir, dump, env_number, keyspace, kind, read_file,
-    scan, short, write_file,
+    Config, LOG_MODES, Map, Rng, State, assert_none, attempt, bytes, dir, dump, env_number, keyspace, kind,
+    policies, read_file, scan, short, write_file,
 };
 
 pub type Files = BTreeMap<String, Vec<u8>>;
@@ -425,6 +425,39 @@ fn larger(fixture: &Fixture, fs: &SimFs, name: &str) {
     let whole = fixture.strict(fs, WHOLE).unwrap();
     assert_eq!(scan(&whole).unwrap(), left);
     assert_eq!(dump(fs), before);
+}
+
+/// The manifest has lost the edit of a flush, whose log is gone since: what was flushed lies in a table that no edit
+/// names.
+#[test]
+fn a_flush_that_the_manifest_has_lost_is_found() {
+    for log_io in LOG_MODES {
+        let config = Config { compaction: policies()[4], ..Config::tiny(log_io) };
+        let fs = SimFs::new(1);
+        let db = config.sim(fs.clone()).open().unwrap();
+        for value in ["old", "new"] {
+            db.put("key", value).unwrap();
+            db.flush().unwrap();
+        }
+        let mut files = dump(&fs.kill());
+        let count = |wanted| files.keys().filter(|name| class(name) == wanted).count();
+        assert_eq!((count("table"), count("log")), (2, 1), "the log of both flushes is gone");
+        let (_, manifest) = files.iter_mut().find(|(name, _)| class(name) == "manifest").unwrap();
+        let last = manifest.iter().rposition(|byte| *byte != 0).unwrap();
+        manifest[last - 16..last].fill(0);
+
+        let fs = disk_of(&files);
+        assert_eq!(kind(&config.sim(fs.clone()).open().unwrap_err()), "MissingFile");
+        let salvaged = config.sim(fs.clone()).recovery(Recovery::SalvageReadOnly).open().unwrap();
+        assert_eq!(salvaged.get("key").unwrap().as_deref(), Some(&b"new"[..]));
+        let left = scan(&salvaged).unwrap();
+        repair_with(dir(), WHOLE, RepairOptions::default(), &components(&fs), |_| ControlFlow::Continue(()))
+            .unwrap();
+        let whole =
+            config.apply(Db::builder(WHOLE)).sync_interval(None).components(components(&fs)).open().unwrap();
+        assert_eq!(scan(&whole).unwrap(), left);
+    }
+    campaign::count(&["I4", "missing"], "cases", 2);
 }
 
 #[test]
