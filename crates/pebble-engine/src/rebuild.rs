@@ -305,13 +305,16 @@ impl Builder<'_> {
     /// The log, as the newest run.
     fn log(&mut self, outputs: &mut NewTables<'_>) -> Result<Vec<TableMeta>> {
         let log = &self.survey.log;
-        if log.records.is_empty() {
+        // What a range delete of a lost frame says is as of the last number that was lost.
+        let stand_ins = (!self.older).then_some(&log.stand_ins);
+        let parts: Vec<_> = [&log.records].into_iter().chain(stand_ins).collect();
+        if parts.iter().all(|part| part.is_empty()) {
             return Ok(Vec::new());
         }
-        let children: Vec<Box<dyn Cursor>> = vec![Box::new(log.records.cursor())];
-        // What a range delete of a lost frame says is among the records, as of the last number that was lost.
-        let deletes = log.records.records().iter().filter_map(|record| RangeDelete::of(record.record()));
-        self.write(Merge::new(children), &deletes.collect(), Compression::None, None, outputs)
+        let records = parts.iter().flat_map(|part| part.records());
+        let deletes = records.filter_map(|record| RangeDelete::of(record.record())).collect();
+        let children = parts.iter().map(|part| Box::new(part.cursor()) as Box<dyn Cursor>).collect();
+        self.write(Merge::new(children), &deletes, Compression::None, None, outputs)
     }
 
     fn write(
@@ -368,11 +371,12 @@ impl Builder<'_> {
         self.left_in(self.survey.tables.values())
     }
 
-    /// All records that are left of some tables, and of the log.
+    /// All records that are left of some tables, and the log with what stands in for its lost frames.
     fn left_in<'f>(&self, tables: impl Iterator<Item = &'f Found>) -> Merge<Box<dyn Cursor>> {
         let mut children: Vec<Box<dyn Cursor>> =
             tables.map(|found| Box::new(found.remains.cursor()) as Box<dyn Cursor>).collect();
         children.push(Box::new(self.survey.log.records.cursor()));
+        children.push(Box::new(self.survey.log.stand_ins.cursor()));
         Merge::new(children)
     }
 

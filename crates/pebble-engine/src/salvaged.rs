@@ -36,10 +36,10 @@ pub(crate) enum Part {
 /// See the file's head.
 #[derive(Default)]
 pub(crate) struct LogRemains {
-    /// The records that count, and tombstones for what was lost among them.
+    /// The records that count.
     pub(crate) records: Sorted,
-    /// Range deletes among them.
-    pub(crate) range_deletes: Vec<RangeDelete>,
+    /// Tombstones for what was lost among them.
+    pub(crate) stand_ins: Sorted,
     /// How many were read.
     pub(crate) count: u64,
     pub(crate) last_seqno: Seqno,
@@ -200,7 +200,7 @@ impl LogRemains {
             })
         };
         let ahead: Vec<Option<Seqno>> = (0..pieces.len()).map(|at| next_first(at + 1)).collect();
-        let (mut all, mut last_seqno) = (Vec::new(), flushed);
+        let (mut all, mut stand_ins, mut last_seqno) = (Vec::new(), Vec::new(), flushed);
         for ((piece, counts), ahead) in pieces.into_iter().zip(counts).zip(ahead) {
             match piece {
                 Piece::Frame { last, records, part, .. } => {
@@ -225,14 +225,12 @@ impl LogRemains {
                         self.damage.push(Damage::new(&file, lost.start as u64, lost.end as u64, reason));
                         continue;
                     }
-                    last_seqno = self.hole(&lost, &file, last_seqno, ahead, &mut all)?;
+                    last_seqno = self.hole(&lost, &file, last_seqno, ahead, &mut stand_ins)?;
                 }
             }
         }
-        self.range_deletes =
-            all.iter().filter_map(|record: &PinnedRecord| RangeDelete::of(record.record())).collect();
         self.last_seqno = last_seqno;
-        self.records = Sorted::new(all);
+        (self.records, self.stand_ins) = (Sorted::new(all), Sorted::new(stand_ins));
         Ok(())
     }
 
@@ -243,7 +241,7 @@ impl LogRemains {
         file: &str,
         before: Seqno,
         ahead: Option<Seqno>,
-        all: &mut Vec<PinnedRecord>,
+        stand_ins: &mut Vec<PinnedRecord>,
     ) -> Result<Seqno> {
         let named: Vec<RecordRef<'_>> = lost
             .payloads
@@ -269,11 +267,17 @@ impl LogRemains {
             match RangeDelete::of(record) {
                 Some(range) => {
                     let range = RangeDelete { seqno: last, ..range };
-                    all.push(record_of(keyspace, record.key(), last, Kind::RangeDelete, record.value())?);
+                    stand_ins.push(record_of(
+                        keyspace,
+                        record.key(),
+                        last,
+                        Kind::RangeDelete,
+                        record.value(),
+                    )?);
                     self.lost_ranges.push((range, (file.into(), offset)));
                 }
                 None => {
-                    all.push(record_of(keyspace, record.key(), last, Kind::Delete, b"")?);
+                    stand_ins.push(record_of(keyspace, record.key(), last, Kind::Delete, b"")?);
                     self.lost_keys.push(((keyspace, record.key().into()), (file.into(), offset)));
                 }
             }

@@ -376,7 +376,8 @@ impl Survey {
                 cursor.seek(InternalKey::lookup(KeyspaceId(next), b"", Seqno::MAX))?;
             }
         }
-        used.extend(self.log.records.records().iter().map(|record| record.record().keyspace()));
+        let of_log = [&self.log.records, &self.log.stand_ins].into_iter().flat_map(|part| part.records());
+        used.extend(of_log.map(|record| record.record().keyspace()));
         used.remove(&KeyspaceId::DEFAULT);
         for keyspace in used {
             if !names.contains_key(&keyspace) {

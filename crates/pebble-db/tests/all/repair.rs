@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use pebble_db::{Db, Error, Fate, LogIo, Recovery, RepairOptions, RepairReport, repair_with};
+use pebble_db::{
+    Db, Error, Fate, LogIo, Recovery, RepairOptions, RepairReport, WriteBatch, WriteOptions, repair_with,
+};
 use pebble_vfs::sim::CrashImage;
 use pebble_vfs::{Fs, Open, SimFs};
 
@@ -141,6 +143,37 @@ fn older_versions_are_kept_only_for_who_asks() {
         assert_eq!((db.get("b").unwrap().as_deref(), db.iter().unwrap().count()), (b, count));
     }
     campaign::count(&["missing"], "cases", 3);
+}
+
+/// A frame of the log that is lost, of a put and of a range delete.
+#[test]
+fn older_versions_are_kept_where_a_frame_is_lost() {
+    let fs = SimFs::new(1);
+    let config = Config::tiny(LogIo::Map);
+    let db = config.sim(fs.clone()).open().unwrap();
+    ["a", "r"].iter().for_each(|key| db.put(key, "old").unwrap());
+    db.flush().unwrap();
+    let sync = WriteOptions::sync();
+    db.put_with("a", "the new one", &sync).unwrap();
+    let mut batch = WriteBatch::new();
+    batch.delete_range(&db.default_keyspace(), "r".."the end of it");
+    db.write_with(batch, &sync).unwrap();
+    ["x", "y"].iter().for_each(|key| db.put_with(key, "1", &sync).unwrap());
+    let files = dump(&fs.kill());
+    for (key, damaged) in [("a", &b"the new one"[..]), ("r", b"the end of it")] {
+        let mut files = files.clone();
+        let at = |bytes: &[u8]| bytes.windows(damaged.len()).position(|bytes| bytes == damaged);
+        let (bytes, at) = files.values_mut().find_map(|bytes| at(bytes).map(|at| (bytes, at))).unwrap();
+        bytes[at] ^= 1;
+        for (older, value) in [(false, None), (true, Some(&b"old"[..]))] {
+            let disk = disk_of(&files);
+            repair(&disk, RepairOptions::default().older_versions(older)).unwrap();
+            let db = open_whole(&config, &disk).unwrap();
+            assert_eq!(db.get(key).unwrap().as_deref(), value, "{key}, {older}");
+            assert!(db.contains("x").unwrap());
+        }
+    }
+    campaign::count(&["log-damage"], "cases", 4);
 }
 
 #[test]
