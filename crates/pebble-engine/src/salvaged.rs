@@ -11,7 +11,7 @@ use std::sync::Arc;
 use pebble_cursor::RangeDelete;
 use pebble_format::log::LogPosition;
 use pebble_format::{AppendRegion, FileName, Kind, Pinned, PinnedRecord, RecordRef, Seqno, record};
-use pebble_vfs::Fs;
+use pebble_vfs::{Fs, is_unreadable};
 use pebble_wal::{LogIo, LostFrames, Recovery, SegmentRemains};
 
 use crate::damage::{Damage, what};
@@ -84,7 +84,7 @@ pub(crate) fn read(
             }
             None
         }
-        Some(Err(pebble_format::Error::Io(error))) => {
+        Some(Err(pebble_format::Error::Io(error))) if !is_unreadable(&error) => {
             return Err(Error::from(pebble_format::Error::Io(error)));
         }
         Some(Err(error)) => Some(Some(error)),

@@ -18,7 +18,7 @@ use pebble_format::manifest::{
     MANIFEST_VERSION, MANIFEST_VERSION_MIN, ManifestHeader,
 };
 use pebble_format::{Corruption, Error, FileName, Result};
-use pebble_vfs::{Fs, Open};
+use pebble_vfs::{File, Fs, Open};
 use zerocopy::FromBytes;
 
 use crate::codec;
@@ -84,6 +84,16 @@ fn check_fresh(fs: &dyn Fs, dir: &Path) -> Result<()> {
 }
 
 pub(crate) fn read(fs: &dyn Fs, dir: &Path, name: &str) -> Result<Vec<u8>> {
+    read_by(fs, dir, name, |file, bytes| file.read_exact_at(bytes, 0))
+}
+
+/// As [`read`], by what fills the bytes.
+pub(crate) fn read_by(
+    fs: &dyn Fs,
+    dir: &Path,
+    name: &str,
+    fill: impl FnOnce(&dyn File, &mut [u8]) -> io::Result<()>,
+) -> Result<Vec<u8>> {
     let file = match fs.open(&dir.join(name), Open::Read) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -96,7 +106,7 @@ pub(crate) fn read(fs: &dyn Fs, dir: &Path, name: &str) -> Result<Vec<u8>> {
         return Err(Corruption::new("length", 0, MANIFEST_LEN_MAX, len).in_file(name).into());
     }
     let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
-    file.read_exact_at(&mut bytes, 0)?;
+    fill(&*file, &mut bytes)?;
     Ok(bytes)
 }
 

@@ -17,12 +17,12 @@ use pebble_format::manifest::{
 };
 use pebble_format::single_byte::{differ_in_one_byte, single_byte_errors};
 use pebble_format::{Corruption, Error, FileName, Result};
-use pebble_vfs::Fs;
+use pebble_vfs::{File, Fs, is_unreadable, read_what_is_readable};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::broken::Broken;
 use crate::edit::Edit;
-use crate::recover::{frame_at, read, read_header, valid_frame_behind};
+use crate::recover::{frame_at, read_by, read_header, valid_frame_behind};
 use crate::state::{ManifestState, Replay};
 use crate::{codec, current};
 
@@ -59,11 +59,11 @@ pub struct ManifestDamage {
 /// Reads the best manifest of the directory; `None` where there is none that says anything. What was found damaged on
 /// the way goes to `damage`.
 ///
-/// Errors: `UnsupportedVersion`; `Io`. Damage is none.
+/// Errors: `UnsupportedVersion`; `Io`, other than of bytes that the device cannot give. Damage is none.
 pub fn salvage(fs: &Arc<dyn Fs>, dir: &Path, damage: &mut Vec<ManifestDamage>) -> Result<Option<Salvaged>> {
     let named = match current::read(&**fs, dir) {
         Ok(named) => named,
-        Err(error @ Error::Corruption(_)) => {
+        Err(error) if is_damage(&error) => {
             let file = FileName::Current.to_string().into();
             let len = fs.metadata(&dir.join(FileName::Current.to_string()))?.map_or(0, |entry| entry.len);
             damage.push(ManifestDamage { file, from: 0, to: len, error, mended: true });
@@ -89,7 +89,9 @@ pub fn salvage(fs: &Arc<dyn Fs>, dir: &Path, damage: &mut Vec<ManifestDamage>) -
     }
     for number in others {
         let name = FileName::Manifest(number).to_string();
-        let bytes = match read(&**fs, dir, &name) {
+        // What the device cannot give comes as zeros, and is damage as they would be.
+        let readable = |file: &dyn File, bytes: &mut [u8]| read_what_is_readable(file, bytes).map(drop);
+        let bytes = match read_by(&**fs, dir, &name, readable) {
             Ok(bytes) => bytes,
             Err(error @ Error::Corruption(_)) => {
                 damage.push(lost(&name, 0, 0, error));
@@ -102,6 +104,15 @@ pub fn salvage(fs: &Arc<dyn Fs>, dir: &Path, damage: &mut Vec<ManifestDamage>) -
         }
     }
     Ok(None)
+}
+
+/// Whether the bytes are at fault, or the device that should give them.
+fn is_damage(error: &Error) -> bool {
+    match error {
+        Error::Corruption(_) => true,
+        Error::Io(error) => is_unreadable(error),
+        _ => false,
+    }
 }
 
 fn lost(name: &str, from: u64, to: u64, error: Error) -> ManifestDamage {

@@ -35,6 +35,7 @@ mod op;
 #[allow(unsafe_code, reason = "system calls that the standard library does not offer")]
 mod os;
 mod overlay;
+mod readable;
 mod retry;
 pub mod sim;
 mod sync;
@@ -50,6 +51,7 @@ pub use map::{Advice, Map, MapMut};
 pub use op::{Effect, Op};
 pub use os::OsFs;
 pub use overlay::OverlayFs;
+pub use readable::{is_unreadable, read_what_is_readable};
 pub use sim::SimFs;
 pub use trace::TraceFs;
 pub use transfer::{Helpers, Job, NoHelpers, Transfer};

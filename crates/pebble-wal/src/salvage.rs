@@ -19,7 +19,7 @@ use pebble_format::log::{
 };
 use pebble_format::single_byte::{differ_in_one_byte, single_byte_errors};
 use pebble_format::{AppendRegion, Corruption, Error, FileName, Result};
-use pebble_vfs::{Fs, Open};
+use pebble_vfs::{Fs, Open, read_what_is_readable};
 use zerocopy::FromBytes;
 
 use crate::frame::{Bytes, EPOCH_AT, Valid};
@@ -87,7 +87,7 @@ pub struct LostFrames {
 /// Reads what is left of the log in `dir`: the segments from `first` on. `floor` is as for
 /// [`recover`](crate::recover()).
 ///
-/// Errors: `UnsupportedVersion`; `Io`. Damage is none.
+/// Errors: `UnsupportedVersion`; `Io`, other than of bytes that the device cannot give. Damage is none.
 pub fn salvage(
     fs: &dyn Fs,
     dir: &Path,
@@ -123,7 +123,7 @@ fn read(fs: &dyn Fs, dir: &Path, uuid: &[u8; 16], number: u32) -> Result<(Segmen
     let file = fs.open(&path(dir, number), Open::Read)?;
     let len = usize::try_from(file.len()?.min(u64::from(u32::MAX - 3))).unwrap_or_default();
     let mut appender = AppendRegion::heap(len);
-    file.read_exact_at(appender.spare(), 0)?;
+    let unread = read_what_is_readable(&*file, appender.spare())?;
     appender.fill(len);
     let region = Arc::clone(appender.region());
     let mut seen = Seen::default();
@@ -152,7 +152,10 @@ fn read(fs: &dyn Fs, dir: &Path, uuid: &[u8; 16], number: u32) -> Result<(Segmen
     };
     let end = SEGMENT_HEADER_LEN.min(len);
     let mut remains = SegmentRemains { number, region, header, frames: vec![], lost: vec![], end };
-    remains.walk(segment_epoch(uuid, number), &mut seen);
+    let epoch = segment_epoch(uuid, number);
+    remains.walk(epoch, &mut seen);
+    // Nobody knows whether there were frames at the end.
+    remains.miss_up_to(unread.last().map_or(0, |last| last.end), epoch);
     Ok((remains, seen))
 }
 

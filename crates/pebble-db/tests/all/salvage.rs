@@ -12,7 +12,8 @@ use pebble_db::{
     Components, Compression, Damage, Db, Error, Executor, HealthState, LogIo, PointIndex, ReadMode, Recovery,
     RepairOptions, RepairReport, WriteBatch, WriteOptions, inspect_with, repair_with,
 };
-use pebble_vfs::{Fs, ManualClock, SimFs};
+use pebble_vfs::fault::{Fault, FaultKind, Op};
+use pebble_vfs::{FaultFs, Fs, ManualClock, SimFs};
 
 use crate::campaign;
 use crate::support::{
@@ -458,6 +459,44 @@ fn a_flush_that_the_manifest_has_lost_is_found() {
         assert_eq!(scan(&whole).unwrap(), left);
     }
     campaign::count(&["I4", "missing"], "cases", 2);
+}
+
+/// Bytes that the device cannot give, beside the tables: at the first attempt, or never.
+#[test]
+fn what_the_device_cannot_give_is_damage() {
+    let mut cases = 0;
+    for (title, fixture) in fixtures() {
+        let files = ["CURRENT", "MANIFEST", ".log"];
+        for (file, sticky) in files.into_iter().flat_map(|file| [(file, false), (file, true)]) {
+            let fs = FaultFs::over_sim(fixture.disk());
+            let fault = Fault::once(Op::Read, 0, FaultKind::Io).on(file);
+            let inject = || fs.inject(if sticky { fault.clone().sticky() } else { fault.clone() });
+            inject();
+            let db = fixture
+                .config
+                .sim_with(Arc::new(fs.clone()), Executor::Inline)
+                .recovery(Recovery::SalvageReadOnly)
+                .open()
+                .unwrap();
+            assert!(fs.fired() > 0, "{title}: {file}");
+            if !sticky || file == "CURRENT" {
+                assert_eq!(fixture.check(&db), BTreeSet::new(), "{title}: {file}");
+            }
+            let left = scan(&db).unwrap();
+            assert!(left["default"].contains_key(&b"text"[..]));
+            drop(db);
+            fs.clear();
+            inject();
+            let components = Components { fs: Arc::new(fs.clone()), ..components(&fixture.disk()) };
+            let options = RepairOptions::default();
+            repair_with(dir(), WHOLE, options, &components, |_| ControlFlow::Continue(())).unwrap();
+            fs.clear();
+            let builder = fixture.config.apply(Db::builder(WHOLE)).sync_interval(None);
+            assert_eq!(scan(&builder.components(components).open().unwrap()).unwrap(), left);
+            cases += 1;
+        }
+    }
+    campaign::count(&["I4", "read-error"], "cases", cases);
 }
 
 #[test]
