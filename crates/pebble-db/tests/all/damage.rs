@@ -10,7 +10,7 @@ use pebble_db::{Db, Error, LogIo, ReadMode, Recovery, WriteBatch, WriteOptions};
 use pebble_vfs::{Fs, SimFs};
 
 use crate::campaign;
-use crate::salvage::disk_of;
+use crate::salvage::{disk_of, flip};
 use crate::support::{
     Config, LOG_MODES, State, bytes, check_reads, dir, dump, kind, read_file, scan, write_file,
 };
@@ -579,9 +579,7 @@ fn what_is_dropped_behind_a_seal_is_told() {
         assert!(db.recovery().clean);
         ["torn", "whole"].iter().for_each(|value| db.put("more", value).unwrap());
         let mut files = dump(&fs.kill());
-        let at = |bytes: &[u8]| bytes.windows(4).position(|bytes| bytes == b"torn");
-        let (bytes, at) = files.values_mut().find_map(|bytes| at(bytes).map(|at| (bytes, at))).unwrap();
-        bytes[at] ^= 1;
+        flip(&mut files, b"torn");
 
         let db = config.sim(disk_of(&files)).open().unwrap();
         let told = db.recovery();

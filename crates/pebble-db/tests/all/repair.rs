@@ -12,7 +12,7 @@ use pebble_vfs::sim::CrashImage;
 use pebble_vfs::{Fs, Open, SimFs};
 
 use crate::campaign;
-use crate::salvage::{Files, Fixture, WHOLE, check_account, class, components, disk_of, fixtures};
+use crate::salvage::{Files, Fixture, WHOLE, check_account, class, components, disk_of, fixtures, flip};
 use crate::support::{
     Config, LOG_MODES, Rng, State, assert_none, attempt, bytes, dir, dump, env_number, keyspace, kind,
     policies, scan,
@@ -162,9 +162,7 @@ fn older_versions_are_kept_where_a_frame_is_lost() {
     let files = dump(&fs.kill());
     for (key, damaged) in [("a", &b"the new one"[..]), ("r", b"the end of it")] {
         let mut files = files.clone();
-        let at = |bytes: &[u8]| bytes.windows(damaged.len()).position(|bytes| bytes == damaged);
-        let (bytes, at) = files.values_mut().find_map(|bytes| at(bytes).map(|at| (bytes, at))).unwrap();
-        bytes[at] ^= 1;
+        flip(&mut files, damaged);
         for (older, value) in [(false, None), (true, Some(&b"old"[..]))] {
             let disk = disk_of(&files);
             repair(&disk, RepairOptions::default().older_versions(older)).unwrap();

@@ -272,6 +272,13 @@ pub fn disk_of(files: &Files) -> SimFs {
     fs
 }
 
+/// Damages the first file that holds these bytes: the first of them is another.
+pub fn flip(files: &mut Files, wanted: &[u8]) {
+    let find = |bytes: &[u8]| bytes.windows(wanted.len()).position(|bytes| bytes == wanted);
+    let (bytes, at) = files.values_mut().find_map(|bytes| find(bytes).map(|at| (bytes, at))).unwrap();
+    bytes[at] ^= 1;
+}
+
 /// The extents of every file follow each other from its first byte to its last.
 pub fn check_account(report: &RepairReport, files: &Files) {
     let mut ends: BTreeMap<&str, u64> = BTreeMap::new();
